@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+export PYTHON
+PY = "$(VENV)/bin/python"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@echo "Settings: PYTHON=python3.12 VENV=folder TORCH_INDEX=address ARGS='more arguments'"
+
+setup: ## make the virtual environment (the other targets do it themselves)
+	@bash tools/setup.sh "$(VENV)"
+
+demo: setup ## train on English, search in all languages, print the table: ten minutes
+	@$(PY) -m colbertxm.demo $(ARGS)
+
+test: setup ## the tests: no network, no GPU
+	@$(PY) -m pytest $(ARGS)
+
+test-slow: setup ## the tests that need minutes, downloads or a GPU
+	@$(PY) -m pytest -m slow $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: setup ## let ruff mend what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean: ## remove caches and built files; keeps .venv and outputs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find colbertxm tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""`colbertxm <verb> ...`: the console script. Each verb is the module of that name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from colbertxm.errors import nearest
+
+VERBS = {
+    "demo": "the whole road in ten minutes, on real text",
+    "train": "train a retriever on English",
+    "index": "encode passages into a searchable folder",
+    "search": "find passages for a query",
+    "evaluate": "measure models and baselines in every language",
+    "report": "tables and pictures of measured results",
+}
+
+
+def main() -> None:
+    """Hand the rest of the command line to the verb."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("colbertxm <verb> [key=value ...]\n")
+        for verb, purpose in VERBS.items():
+            print(f"  {verb:10}{purpose}")
+        print("\n`colbertxm <verb> --help` lists a verb's settings.")
+        raise SystemExit(0 if arguments else 1)
+    verb = arguments[0]
+    if verb not in VERBS:
+        known = ", ".join(VERBS)
+        print(f"error: unknown verb {verb!r}{nearest(verb, VERBS)}; there are {known}", file=sys.stderr)
+        raise SystemExit(1)
+    sys.argv = [f"colbertxm {verb}", *arguments[1:]]
+    importlib.import_module(f"colbertxm.{verb}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Exhaustive search: each query against each document, in bounded memory. The oracle of every faster engine.
+
+Shapes: B queries, N documents, T document vectors in all, E dimensions; a query or document has any number of
+vectors, so both kinds of model have one face: with one vector per text MaxSim is the plain dot product.
+
+MaxSim (ColBERT, arXiv 2004.12832, equation 3) needs the largest of each document's rows in the matrix of dot
+products. Documents of one length are multiplied together, so that the largest is taken over a plain axis,
+without padding: the fastest of six ways that were timed (index_reduce, segment_reduce, padding and numpy's
+maximum.reduceat took 1.2 to 2.3 times as long), within noise of the bare matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colbertxm.errors import UserError, nearest
+
+QUERY_VECTORS = 4096  # a batch of this many amortises reading the documents; more only crowds the cache
+
+
+class ExactEngine:
+    """MaxSim over document vectors held in memory or mapped from a file.
+
+    `vectors` [T, E] float32 or float16; document n is rows `offsets[n]:offsets[n + 1]` (`offsets` [N + 1]),
+    its name `ids[n]`, its language `langs[n]`. Raises UserError where the sizes do not fit one another.
+    """
+
+    def __init__(self, vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Sequence[str]) -> None:
+        check_layout(vectors, offsets, ids, langs)
+        self.vectors, self.ids, self.langs = vectors, ids, langs
+        self.starts = offsets[:-1].cpu()
+        self.lengths = offsets.diff().cpu()
+
+    def search(
+        self, queries: Sequence[Tensor], k: int, lang: str | None = None, memory_mb: int = 256
+    ) -> list[tuple[list[str], np.ndarray]]:
+        """The best `k` documents of each query [Q, E]: their ids and float32 scores, which fall strictly.
+
+        `lang` keeps to the passages of one language. Equal scores rank in document order and are then lowered
+        by the smallest step that float32 knows. Documents without vectors are never found. Working memory is
+        at most `memory_mb`, but for one query and one document, which are never split. Raises UserError for a
+        language that no document has and for queries that do not fit the index.
+        """
+        if k < 1:
+            raise UserError(f"k = {k}: ask for at least one hit")
+        self._check_queries(queries)
+        documents = self._documents(lang)
+        found: list[tuple[list[str], np.ndarray]] = []
+        for batch in _batches(queries, memory_mb):
+            best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in batch]
+            for chunk, scores in self._chunks(batch, documents, memory_mb):
+                best = [_top(*old, row, chunk, k) for old, row in zip(best, scores, strict=True)]
+            found += [([self.ids[n] for n in chosen.tolist()], strictly_falling(row)) for row, chosen in best]
+        return found
+
+    def score_all(self, queries: Sequence[Tensor], memory_mb: int = 256) -> Tensor:
+        """Every score, [B, N] float32 in document order; -inf for a document without vectors."""
+        self._check_queries(queries)
+        result = np.full((len(queries), len(self.ids)), -np.inf, np.float32)
+        row = 0
+        for batch in _batches(queries, memory_mb):
+            for chunk, scores in self._chunks(batch, self._documents(None), memory_mb):
+                result[row : row + len(batch), chunk] = scores
+            row += len(batch)
+        return torch.from_numpy(result)
+
+    def _documents(self, lang: str | None) -> Tensor:
+        """Positions of the documents that can be found, ascending."""
+        wanted = self.lengths > 0
+        if lang is not None:
+            if lang not in set(self.langs):
+                have = ", ".join(sorted(set(self.langs)))
+                raise UserError(f"no passage in {lang!r} is indexed{nearest(lang, self.langs)}; the index has {have}")
+            wanted &= torch.tensor([code == lang for code in self.langs])
+        return wanted.nonzero().squeeze(1)
+
+    def _check_queries(self, queries: Sequence[Tensor]) -> None:
+        dim = self.vectors.shape[1]
+        for i, query in enumerate(queries):
+            if query.ndim != 2 or query.shape[1] != dim:
+                raise UserError(
+                    f"query {i} has shape {list(query.shape)}, the index holds vectors of {dim} dimensions: "
+                    f"search with the model that made the index"
+                )
+            if not len(query):
+                raise UserError(f"query {i} has no vectors: give it a text")
+            if not torch.isfinite(query).all():
+                raise UserError(f"query {i} has vectors that are not finite: the model's weights are damaged")
+
+    def _chunks(
+        self, queries: Sequence[Tensor], documents: Tensor, memory_mb: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Documents in order, as many at a time as memory allows: their positions [n] and scores [B, n]."""
+        flat_QE = torch.cat([q.to(self.vectors.device, torch.float32) for q in queries])
+        owner_Q = torch.repeat_interleave(torch.tensor([len(q) for q in queries])).to(flat_QE.device)
+        # A chunk holds its vectors [t, E], their products with the queries [t, Q] and at most as many maxima.
+        room = max(1, memory_mb * 2**20 // 4 // (2 * len(flat_QE) + flat_QE.shape[1]))
+        ends = self.lengths[documents].cumsum(0)
+        start, used = 0, 0
+        while start < len(documents):
+            stop = max(start + 1, int(torch.searchsorted(ends, used + room, right=True)))
+            chunk = documents[start:stop]
+            best_nQ = self._best(chunk, flat_QE)
+            scores_nB = best_nQ.new_zeros(len(chunk), len(queries)).index_add_(1, owner_Q, best_nQ)
+            yield chunk.numpy(), scores_nB.T.cpu().numpy()
+            start, used = stop, int(ends[stop - 1])
+
+    def _best(self, chunk: Tensor, flat_QE: Tensor) -> Tensor:
+        """The best dot product of each query vector among each document's vectors, [n, Q] float32."""
+        best_nQ = flat_QE.new_empty(len(chunk), len(flat_QE))
+        lengths = self.lengths[chunk]
+        for length in lengths.unique().tolist():
+            same = (lengths == length).nonzero().squeeze(1)
+            rows = (self.starts[chunk[same]][:, None] + torch.arange(length)).flatten()
+            products = self.vectors[rows.to(self.vectors.device)].float() @ flat_QE.T
+            if len(same) == len(chunk) and length == 1:
+                return products  # single-vector models: nothing to choose from, nothing to copy
+            best_nQ[same.to(best_nQ.device)] = products.view(len(same), length, -1).amax(1)
+        return best_nQ
+
+
+def check_layout(vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Sequence[str]) -> None:
+    """Raises UserError where vectors [T, E], offsets [N + 1], ids [N], langs [N] do not fit one another."""
+    if vectors.ndim != 2:
+        raise UserError(f"document vectors have shape {list(vectors.shape)}: they must be [vectors, dimensions]")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or not len(ids) == len(langs) == len(offsets) - 1:
+        raise UserError(
+            f"{len(ids)} ids, {len(langs)} languages, {offsets.dtype} offsets {list(offsets.shape)}: "
+            f"give each document one id, one language and its int64 offset, and one offset more"
+        )
+    if int(offsets[0]) != 0 or int(offsets[-1]) != len(vectors) or bool((offsets.diff() < 0).any()):
+        raise UserError(f"offsets must rise from 0 to the number of vectors, {len(vectors)}")
+
+
+def strictly_falling(scores: np.ndarray) -> np.ndarray:
+    """Sorted float32 scores with ties lowered step by step, so that no tool's tie rule reorders the hits."""
+    scores = scores.astype(np.float32)
+    if len(scores) > 1 and (np.diff(scores) >= 0).any():
+        for i in range(1, len(scores)):
+            scores[i] = min(scores[i], np.nextafter(scores[i - 1], np.float32(-np.inf)))
+    return scores
+
+
+def _batches(queries: Sequence[Tensor], memory_mb: int) -> Iterator[Sequence[Tensor]]:
+    """Neighbouring queries, together at most QUERY_VECTORS vectors, or fewer where memory is short."""
+    limit = min(QUERY_VECTORS, memory_mb * 2**20 // 4 // 128)
+    start, count = 0, 0
+    for i, query in enumerate(queries):
+        if i > start and count + len(query) > limit:
+            yield queries[start:i]
+            start, count = i, 0
+        count += len(query)
+    if start < len(queries):
+        yield queries[start:]
+
+
+def _top(
+    old: np.ndarray, old_documents: np.ndarray, new: np.ndarray, new_documents: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best `k` of old and new scores; of equal ones the earlier document, which stands first here."""
+    scores, documents = np.concatenate([old, new]), np.concatenate([old_documents, new_documents])
+    if len(scores) > k:
+        keep = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        scores, documents = scores[keep], documents[keep]
+    order = np.argsort(-scores, kind="stable")[:k]
+    return scores[order], documents[order]

@@ -1,0 +1,132 @@
+"""Texts to vectors: X-MOD, then one vector per token (projected, normalised) or one per text (mean pooled).
+
+    >>> vectors = encoder.encode(texts, "passage")   # Vectors: values [T, E], offsets [N + 1]
+
+Shapes: T vectors of all texts end to end, N texts, H hidden size, E dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from colbertxm.languages import language
+from colbertxm.model.tokens import Kind, Tokenised, Tokens
+from colbertxm.model.trunk import Trunk
+from colbertxm.model.xmod import Packed, Xmod, pack
+from colbertxm.records import Text
+
+Pooling = Literal["multi", "single"]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of texts end to end: those of text i are `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """As [N, longest, E] with zeros behind, and the mask [N, longest] of real vectors. Differentiable."""
+        lengths = self.offsets.diff()
+        mask = torch.arange(int(lengths.max()), device=self.values.device) < lengths[:, None]
+        grid = self.values.new_zeros(mask.numel(), self.values.shape[1])
+        grid = grid.index_copy(0, mask.flatten().nonzero().squeeze(1), self.values)
+        return grid.view(*mask.shape, -1), mask
+
+
+class Encoder(nn.Module):
+    """X-MOD with its head. `dim` is the width of the projection (no bias); 0 keeps the hidden size, unprojected."""
+
+    def __init__(self, xmod: Xmod, tokens: Tokens, pooling: Pooling = "multi", dim: int = 128) -> None:
+        super().__init__()
+        self.xmod = xmod
+        self.tokens = tokens
+        self.pooling: Pooling = pooling
+        self.linear = nn.Linear(xmod.config.hidden_size, dim, bias=False) if dim else None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.linear.out_features if self.linear is not None else self.xmod.config.hidden_size
+
+    def tokenise(self, texts: Sequence[Text], kind: Kind) -> list[Tokenised]:
+        """Token ids and skip marks. Raises UserError for an unknown language or a text that is none."""
+        return self.tokens(texts, kind)
+
+    def forward(
+        self, batch: Packed, keep: Sequence[Sequence[bool]], hidden_TH: Tensor | None = None, first: int = 0
+    ) -> Vectors:
+        """L2-normalised vectors of a batch. `hidden_TH` are states that a frozen trunk left before layer `first`."""
+        states_TH = self.xmod(batch, hidden_TH, first)
+        return self.head(states_TH, batch, keep)
+
+    def head(self, states_TH: Tensor, batch: Packed, keep: Sequence[Sequence[bool]]) -> Vectors:
+        """Last hidden states to vectors."""
+        device = states_TH.device
+        if self.pooling == "single":
+            lengths = torch.tensor(batch.lengths, device=device)
+            pooled = torch.segment_reduce(states_TH.float(), "sum", lengths=lengths, axis=0) / lengths[:, None]
+            values = self.linear(pooled) if self.linear is not None else pooled
+            return Vectors(F.normalize(values, dim=-1), torch.arange(len(lengths) + 1, device=device))
+        values = self.linear(states_TH) if self.linear is not None else states_TH
+        kept = torch.tensor([k for text in keep for k in text], device=device)
+        counts = torch.tensor([0, *(sum(text) for text in keep)], device=device)
+        return Vectors(F.normalize(values[kept].float(), dim=-1), counts.cumsum(0))
+
+    @torch.no_grad()  # not inference_mode: what a trunk keeps is read in training
+    def encode(
+        self,
+        texts: Sequence[Text],
+        kind: Kind,
+        batch_tokens: int = 2048,
+        trunk: Trunk | None = None,
+        progress: Progress | None = None,
+    ) -> Vectors:
+        """Vectors of all texts in their order, on the CPU in float32. Texts of like length share a batch of about
+        `batch_tokens` tokens; with a `trunk`, layers that it holds are not computed again. `progress` is called
+        with the number of texts finished since its last call. Raises UserError as `tokenise` does."""
+        tokenised = self.tokenise(texts, kind)
+        adapters = [language(text.lang).adapter for text in texts]
+        device = next(self.parameters()).device
+        values: list[Tensor] = [torch.empty(0)] * len(texts)
+        for indices in length_batches([len(t.ids) for t in tokenised], adapters, batch_tokens):
+            chosen = [tokenised[i] for i in indices]
+            names = [adapters[i] for i in indices]
+            batch = pack([t.ids for t in chosen], names, self.xmod.config.pad_token_id).to(device)
+            hidden = trunk.states([t.ids for t in chosen], names).to(device) if trunk is not None else None
+            first = trunk.depth if trunk is not None else 0
+            vectors = self(batch, [t.keep for t in chosen], hidden, first)
+            for position, i in enumerate(indices):
+                values[i] = vectors[position].float().cpu()
+            if progress is not None:
+                progress(len(indices))
+        offsets = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
+        return Vectors(torch.cat(values) if values else torch.empty(0, self.dim), offsets)
+
+
+def length_batches(lengths: Sequence[int], adapters: Sequence[str], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of texts grouped by length, so that attention pads little, then by adapter, so that a batch has few
+    language runs. A pure function of its arguments: the same texts always meet the same neighbours."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], adapters[i], i))
+    group: list[int] = []
+    for i in order:
+        # Sorted by length: this text is the longest so far, so the padded grid has (members + 1) x its length.
+        if group and (len(group) + 1) * lengths[i] > batch_tokens:
+            yield sorted(group, key=lambda j: (adapters[j], j))
+            group = []
+        group.append(i)
+    if group:
+        yield sorted(group, key=lambda j: (adapters[j], j))

@@ -1,0 +1,46 @@
+"""The only types that cross stages: a text, a training triple, a relevance judgement, a ranked hit.
+
+A language is a field of every text (a code of `colbertxm.languages`), never a property of a collection,
+because every vector must be made by its own text's adapter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A query or a passage. `lang` is a code that `colbertxm.languages.language` knows, such as `de` or `zh-hant`."""
+
+    id: str
+    text: str
+    lang: str
+
+
+@dataclass(frozen=True, slots=True)
+class Triple:
+    """One training example: a query, a passage that answers it, and passages that do not (hard negatives)."""
+
+    query: Text
+    positive: Text
+    negatives: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One line of qrels: how relevant a passage is to a query (0 = judged and not relevant)."""
+
+    query_id: str
+    passage_id: str
+    relevance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One line of a run. `rank` starts at 1; scores fall strictly with the rank, so that no tie rule matters."""
+
+    query_id: str
+    passage_id: str
+    rank: int
+    score: float

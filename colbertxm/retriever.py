@@ -1,0 +1,120 @@
+"""Text in, hits out: an encoder with an engine behind it. What a notebook imports.
+
+>>> retriever = Retriever(load_model(Path("outputs/demo/trained/model")))
+>>> retriever.add(passages)
+>>> retriever.search([Text("q", "how do I turn the lights off", "en")], k=5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colbertxm.data.collection import Collection
+from colbertxm.engine.exact import ExactEngine
+from colbertxm.engine.store import read_index, write_index
+from colbertxm.errors import UserError
+from colbertxm.evaluation.runs import rank_hits
+from colbertxm.languages import language
+from colbertxm.model.encoder import Encoder, Vectors
+from colbertxm.model.tokens import Kind
+from colbertxm.model.trunk import Trunk
+from colbertxm.records import Hit, Text
+
+Progress = Callable[[int], None]
+
+
+class Retriever:
+    """Exact MaxSim (or dot product) over passages in memory or in an index folder."""
+
+    def __init__(self, encoder: Encoder, trunk: Trunk | None = None, batch_tokens: int = 2048) -> None:
+        self.encoder = encoder
+        self.trunk = trunk
+        self.batch_tokens = batch_tokens
+        self.engine: ExactEngine | None = None
+        self._known: dict[tuple[Kind, str, str], torch.Tensor] = {}
+
+    def encode(self, texts: Sequence[Text], kind: Kind, progress: Progress | None = None) -> Vectors:
+        """Vectors of `texts`; one that `prepare` has seen is not encoded again."""
+        missing = {(kind, t.lang, t.text): t for t in texts if (kind, t.lang, t.text) not in self._known}
+        fresh = self.encoder.encode(list(missing.values()), kind, self.batch_tokens, self.trunk, progress)
+        new = {key: fresh[i] for i, key in enumerate(missing)}
+        values = [v if (v := self._known.get(key)) is not None else new[key] for key in _keys(texts, kind)]
+        offsets = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
+        return Vectors(torch.cat(values) if values else torch.empty(0, self.encoder.dim), offsets)
+
+    def prepare(self, collections: Iterable[Collection], progress: Progress | None = None) -> int:
+        """Encode every distinct text of `collections` once, in large batches of like length, and keep the vectors.
+        Returns the number of texts."""
+        total = 0
+        for kind in ("query", "passage"):
+            kind_: Kind = kind  # type: ignore[assignment]
+            texts = {(t.lang, t.text): t for c in collections for t in (c.queries if kind == "query" else c.passages)}
+            chosen = list(texts.values())
+            vectors = self.encode(chosen, kind_, progress)
+            self._known.update({key: vectors[i].clone() for i, key in enumerate(_keys(chosen, kind_))})
+            total += len(chosen)
+        return total
+
+    def add(self, passages: Sequence[Text], progress: Progress | None = None) -> None:
+        """Make `passages` searchable, in the place of those before."""
+        vectors = self.encode(passages, "passage", progress)
+        self.engine = ExactEngine(
+            vectors.values,
+            vectors.offsets,
+            [p.id for p in passages],
+            [language(p.lang).code for p in passages],
+        )
+
+    def write(
+        self,
+        folder: Path,
+        passages: Sequence[Text],
+        meta: Mapping[str, Any],
+        dtype: str = "float16",
+        progress: Progress | None = None,
+    ) -> None:
+        """Encode `passages` and write them, with their texts, as an index folder. Raises UserError on a full disk."""
+        vectors = self.encode(passages, "passage", progress)
+        langs = [language(p.lang).code for p in passages]
+        ids, texts = [p.id for p in passages], [p.text for p in passages]
+        write_index(folder, vectors.values, vectors.offsets, ids, langs, meta, dtype, texts)
+
+    def open(self, folder: Path) -> dict[str, str]:
+        """Search the index in `folder`; returns its texts by id. Raises UserError for a damaged one, and for one
+        whose vectors have other dimensions than this model's."""
+        index = read_index(folder)
+        if index.vectors.shape[1] != self.encoder.dim:
+            raise UserError(
+                f"{folder} holds vectors of {index.vectors.shape[1]} dimensions, this model makes {self.encoder.dim}: "
+                "index again with this model"
+            )
+        self.engine = ExactEngine(index.vectors, index.offsets, index.ids, index.langs)
+        return dict(zip(index.ids, index.texts, strict=True))
+
+    def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:
+        """The best `k` passages of each query, of one language where `lang` names it. Raises UserError where
+        nothing is indexed (in that language)."""
+        if self.engine is None:
+            raise UserError("nothing is indexed: call add() or open() first")
+        code = None
+        if lang is not None:
+            code = language(lang).code
+            if code not in set(self.engine.langs):
+                have = ", ".join(sorted(set(self.engine.langs)))
+                raise UserError(f"no passage in {lang!r} is indexed; the index has {have}")
+        vectors = self.encode(queries, "query")
+        found = self.engine.search([vectors[i] for i in range(len(queries))], k, lang=code)
+        return [rank_hits(q.id, ids, scores) for q, (ids, scores) in zip(queries, found, strict=True)]
+
+    def run(self, collection: Collection, k: int = 100) -> list[Hit]:
+        """The run of a whole collection, `k` hits a query."""
+        self.add(collection.passages)
+        return [hit for hits in self.search(collection.queries, k) for hit in hits]
+
+
+def _keys(texts: Sequence[Text], kind: Kind) -> list[tuple[Kind, str, str]]:
+    return [(kind, t.lang, t.text) for t in texts]

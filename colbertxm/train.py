@@ -1,0 +1,30 @@
+"""Train a retriever: `python -m colbertxm.train +experiment=single_vector trainer.steps=200`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from colbertxm import entry
+
+
+def run(cfg: DictConfig) -> None:
+    """Train as configured, and say where the model lies and what to type next."""
+    from colbertxm.stages import say, train_run
+
+    entry.check_filled(cfg, "train")
+    _, result, logger = train_run(cfg, entry.build(cfg.data))
+    if logger:
+        logger.experiment.finish()
+    found = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in result.validation.items())
+    say(f"trained {result.steps} steps in {result.seconds:.0f} s  {found}")
+    print(f"model: {result.model}")
+    print(f"next:  colbertxm evaluate checkpoints=[{result.model}] sample=300")
+    print(
+        f'or:    colbertxm index checkpoint={result.model} && colbertxm search "turn the lights off" lang=en checkpoint={result.model}'
+    )
+
+
+main = entry.main("train", run)
+
+if __name__ == "__main__":
+    main()

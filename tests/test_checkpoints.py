@@ -1,0 +1,111 @@
+"""Model folders: what is saved comes back, whole or not at all; damage is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from colbertxm.errors import UserError
+from colbertxm.model import checkpoints
+from colbertxm.model.checkpoints import build_encoder, load_model, pca_projection, provenance_of, save_model
+from colbertxm.model.tokens import TokenSettings
+from colbertxm.records import Text
+
+TEXTS = [Text("a", "turn the lamp on", "en"), Text("b", "door, lock", "de")]
+
+
+def make(pooling: str = "multi", dim: int = 8):  # type: ignore[no-untyped-def]
+    return build_encoder("small", ["en", "de"], TokenSettings("query: ", "passage: "), pooling, dim, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pooling", "dim"), [("multi", 8), ("single", 0)])
+def test_a_saved_model_makes_the_same_vectors(world: Path, pooling: str, dim: int) -> None:
+    encoder = make(pooling, dim)
+    save_model(world / "model", encoder, {"seed": 3})
+    loaded = load_model(world / "model")
+    assert torch.equal(encoder.encode(TEXTS, "passage").values, loaded.encode(TEXTS, "passage").values)
+    assert loaded.tokens.settings == encoder.tokens.settings and loaded.pooling == pooling
+    assert provenance_of(world / "model") == {"seed": 3}
+    assert not list(world.glob("*.part"))
+
+
+def test_the_state_dict_is_transformers_own(world: Path) -> None:
+    from transformers import AutoConfig, XmodModel
+
+    save_model(world / "model", make(), {})
+    config = AutoConfig.from_pretrained(world / "model")
+    model, report = XmodModel.from_pretrained(world / "model", add_pooling_layer=False, output_loading_info=True)
+    assert config.languages == ["de_DE", "en_XX"] and not report["missing_keys"]
+    assert set(report["unexpected_keys"]) == {"linear.weight"}
+    assert isinstance(model, XmodModel)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "colbertxm.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damaged_files_are_refused_by_name(world: Path, name: str, damage: str) -> None:
+    save_model(world / "model", make(), {})
+    path = world / "model" / name
+    raw = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    else:
+        raw[len(raw) // 2] ^= 4
+        path.write_bytes(raw)
+    if name == "colbertxm.json" and damage == "flip":
+        # The settings are JSON of our own: a flip there breaks JSON, a checksum or a number, each is caught or visible.
+        raw[:1] = b"["
+        path.write_bytes(raw)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        load_model(world / "model")
+
+
+def test_a_missing_folder_and_a_foreign_format_say_what_to_do(world: Path) -> None:
+    with pytest.raises(UserError, match="no model at nowhere: train one"):
+        load_model(Path("nowhere"))
+    save_model(world / "model", make(), {})
+    settings = json.loads((world / "model" / "colbertxm.json").read_text())
+    (world / "model" / "colbertxm.json").write_text(json.dumps({**settings, "format": 99}))
+    with pytest.raises(UserError, match="format 99; this version reads 1"):
+        load_model(world / "model")
+
+
+def test_a_full_disk_leaves_the_old_model_and_nothing_half_written(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    save_model(world / "model", first, {})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device; free space"):
+        save_model(world / "model", make("single", 0), {})
+    assert load_model(world / "model").pooling == "multi"
+    assert not list(world.glob("*.part"))
+
+
+def test_pca_keeps_dot_products_best(world: Path) -> None:
+    encoder = make(dim=8)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(500, 8, generator=generator) @ torch.randn(8, 32, generator=generator)  # rank 8
+    pca_projection(encoder, states)
+    assert encoder.linear is not None
+    projected = states @ encoder.linear.weight.T
+    torch.testing.assert_close(projected @ projected.T, states @ states.T, atol=1e-2, rtol=1e-3)
+    with pytest.raises(UserError, match="dim=0 has no projection"):
+        pca_projection(make(dim=0), states)
+
+
+def test_unknown_base_pooling_and_language_are_errors(world: Path) -> None:
+    with pytest.raises(UserError, match="'tiny' is neither 'small' nor the folder"):
+        build_encoder("tiny", ["en"], TokenSettings(), "multi", 8, 0)
+    with pytest.raises(UserError, match="'many' must be 'multi' or 'single'"):
+        build_encoder("small", ["en"], TokenSettings(), "many", 8, 0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="unknown language 'xx'"):
+        build_encoder("small", ["xx"], TokenSettings(), "multi", 8, 0)
