@@ -35,12 +35,12 @@ def run(cfg: DictConfig) -> None:
         adapters = list(dict.fromkeys([*langs, *first.data.val_langs]))
         base = stages.load_base(stages.TokenSettings(**entry.plain(first.model.tokens)), adapters)
         depth = base.xmod.config.num_hidden_layers - first.freeze.top_k
-    with clock.phase("hard negatives"):
+    with clock.phase("train: hard negatives"):
         material = stages.prepare(data, base, depth)
     retrievers = {}
     for name, settings in configs.items():
         settings.model.languages = adapters
-        with clock.phase(f"train {name}"):
+        with clock.phase(f"train: {name}"):
             shutil.rmtree(output / name / "model", ignore_errors=True)
             encoder, result, run_logger = stages.train_run(settings, data, base, material)
             retrievers[name] = Retriever(encoder, base.trunk(depth))

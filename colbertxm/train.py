@@ -19,9 +19,8 @@ def run(cfg: DictConfig) -> None:
     say(f"trained {result.steps} steps in {result.seconds:.0f} s  {found}")
     print(f"model: {result.model}")
     print(f"next:  colbertxm evaluate checkpoints=[{result.model}] sample=300")
-    print(
-        f'or:    colbertxm index checkpoint={result.model} && colbertxm search "turn the lights off" lang=en checkpoint={result.model}'
-    )
+    print(f"or:    colbertxm index checkpoint={result.model}")
+    print(f'       colbertxm search "turn the lights off" lang=en checkpoint={result.model}')
 
 
 main = entry.main("train", run)

@@ -1,4 +1,4 @@
-"""Training: a resumed run ends with the weights of an uninterrupted one, frozen parameters stay, W&B gets its figures."""
+"""Training: a resumed run ends with the weights of an uninterrupted one, and frozen parameters stay."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import unicodedata
@@ -59,6 +60,8 @@ class BM25:
 
     def __init__(self, passages: Sequence[Text], k1: float = 1.5, b: float = 0.75) -> None:
         import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index at DEBUG to whoever listens
 
         self.ids = [passage.id for passage in passages]
         tokens = [tokenize(passage.text, passage.lang) for passage in passages]

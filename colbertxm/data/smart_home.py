@@ -14,7 +14,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,12 @@ def split_of(component: str) -> Split:
 
 def _component(key: str) -> str:
     return key.split(".", 1)[0]
+
+
+@lru_cache(maxsize=1)
+def open_smart_home(wheel: Path) -> SmartHome:
+    """The collection of `wheel`, read once per process (about four seconds)."""
+    return SmartHome(wheel)
 
 
 class SmartHome:

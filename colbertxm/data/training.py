@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from colbertxm.data.collection import Collection
-from colbertxm.data.smart_home import SmartHome
+from colbertxm.data.smart_home import open_smart_home
 from colbertxm.errors import UserError
 from colbertxm.languages import language
 from colbertxm.records import Text
@@ -30,7 +30,7 @@ class TrainingData:
 
 def smart_home(clean_only: bool, negatives_depth: int, val_langs: Sequence[str], val_sample: int) -> TrainingData:
     """The training and development components of smart_home. Raises UserError for a language that it has not."""
-    collection = SmartHome(fetch(HOMEASSISTANT))
+    collection = open_smart_home(fetch(HOMEASSISTANT))
     known = collection.languages("dev", at_least=1)
     codes = [language(spelling).code for spelling in val_langs]
     for code in codes:

