@@ -12,16 +12,14 @@ from rich.console import Console
 
 from colbertxm.data.collection import Collection
 from colbertxm.evaluation.baselines import System
-from colbertxm.evaluation.compare import Measured, differences, measure
+from colbertxm.evaluation.compare import MEASURES, Measured, differences, measure
 from colbertxm.evaluation.plots import plot_languages, plot_matrix
-from colbertxm.evaluation.results import provenance, write_json
+from colbertxm.evaluation.results import provenance, replacing, write_json
 from colbertxm.evaluation.tables import cross_lingual_matrix, monolingual_table
 from colbertxm.progress import progress
 from colbertxm.retriever import Retriever
 from colbertxm.stages import Clock
 from colbertxm.training.logger import log_table
-
-MEASURES = ("RR@10", "R@100", "nDCG@10")
 
 
 class Evaluation:
@@ -114,13 +112,8 @@ def print_differences(lines: Sequence[Mapping[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def slug(measure_name: str) -> str:

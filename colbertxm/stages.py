@@ -22,7 +22,7 @@ from colbertxm.data.training import TrainingData
 from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
-from colbertxm.evaluation.results import provenance
+from colbertxm.evaluation.results import provenance, replacing
 from colbertxm.model.checkpoints import build_encoder
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.freeze import freeze, parameter_table
@@ -187,10 +187,8 @@ LATEST = Path("outputs/latest")
 
 def remember(model: Path) -> None:
     """Note which model was trained last, for `model=latest`."""
-    LATEST.parent.mkdir(parents=True, exist_ok=True)
-    part = LATEST.with_name("latest.part")
-    part.write_text(str(model), encoding="utf-8")
-    part.replace(LATEST)
+    with replacing(LATEST) as part:
+        part.write_text(str(model), encoding="utf-8")
 
 
 def resolve_model(model: str) -> Path:

