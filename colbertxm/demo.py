@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
         collections = stages.parallel_collections(home, "test", langs, "english", cfg.sample, 0)
         data = entry.build(first.data)
     with clock.phase("base model"):
-        adapters = list(dict.fromkeys([*langs, *first.data.val_langs]))
+        adapters = list(dict.fromkeys([*home.languages("test"), *first.data.val_langs]))
         base = stages.load_base(stages.TokenSettings(**entry.plain(first.model.tokens)), adapters)
         depth = base.xmod.config.num_hidden_layers - first.freeze.top_k
     with clock.phase("train: hard negatives"):

@@ -12,6 +12,8 @@ from colbertxm import entry
 def run(cfg: DictConfig) -> None:
     """Evaluate every baseline and model on every collection; write runs, qrels, results.json and the report."""
     from colbertxm import stages
+    from colbertxm.errors import UserError
+    from colbertxm.evaluation.baselines import System
     from colbertxm.model.checkpoints import load_model
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
@@ -23,13 +25,22 @@ def run(cfg: DictConfig) -> None:
         home = stages.smart_home()
         langs = home.check_languages(cfg.split, list(cfg.langs or home.languages(cfg.split)))
         collections = stages.parallel_collections(home, cfg.split, langs, cfg.cross, cfg.sample, cfg.seed)
-    evaluation = Evaluation(Path(cfg.output), collections, home.pair_of, clock)
-    if any(name != "bm25" for name in cfg.baselines):
+    # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
+    systems: dict[str, System] = {}
+    if any(name in stages.BASELINES and name != "bm25" for name in cfg.baselines):
         base = stages.load_base(TokenSettings("query: ", "passage: "), langs)
     for name in cfg.baselines:
-        evaluation.add(name, stages.baseline(name, base if name != "bm25" else None))
+        systems[name] = stages.baseline(name, base if name in stages.BASELINES and name != "bm25" else None)
     for model in map(stages.resolve_model, cfg.checkpoints):
-        evaluation.add(model.parent.name, Retriever(load_model(model)))
+        encoder, name = load_model(model), model.absolute().parent.name
+        encoder.check_languages(langs)
+        if name in systems:
+            raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "
+                            "evaluate them one by one, with an output of their own")  # fmt: skip
+        systems[name] = Retriever(encoder)
+    evaluation = Evaluation(Path(cfg.output), collections, home.pair_of, clock)
+    for name, system in systems.items():
+        evaluation.add(name, system)
     logger = make_logger(Path(cfg.output), cfg.logger.project, "evaluate", cfg.logger.mode, entry.plain(cfg))
     evaluation.finish(entry.plain(cfg), cfg.seed, logger)
     if logger:

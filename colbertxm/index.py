@@ -26,6 +26,7 @@ def run(cfg: DictConfig) -> None:
         passages = [p for lang in langs for p in home.collection("test", lang, lang).passages]
     else:
         passages = read_corpus(Path(cfg.corpus), list(cfg.langs or []))
+    encoder.check_languages(sorted({p.lang for p in passages}))
     output = Path(cfg.output) if cfg.output else model.parent / "index"
     say(f"encoding {len(passages)} passages")
     started = time.perf_counter()

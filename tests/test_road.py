@@ -47,18 +47,22 @@ def test_train_index_search_evaluate_report(
     }
     assert expected <= history.keys()
 
-    call(monkeypatch, "index", "langs=[en,de]")
+    call(monkeypatch, "train", *QUICK, "model.languages=[en,de]", "output=outputs/few", "logger.mode=disabled")
+    capsys.readouterr()
+    call(monkeypatch, "index", "langs=[en,de]", "checkpoint=outputs/train/multi_vector/model")
     assert "index: outputs/train/multi_vector/index" in capsys.readouterr().out
-    call(monkeypatch, "search", "turn the lamp on", "lang=en", "k=3")
+    one = "checkpoint=outputs/train/multi_vector/model"
+    multi = ["checkpoints=[outputs/train/multi_vector/model]"]
+    call(monkeypatch, "search", "turn the lamp on", "lang=en", "k=3", one)
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 6 and lines[0].split()[0] == "1" and lines[0].split()[2].startswith("en:p:")
-    call(monkeypatch, "search", "turn the lamp on", "lang=en", "passage_lang=de", "k=2")
+    call(monkeypatch, "search", "turn the lamp on", "lang=en", "passage_lang=de", "k=2", one)
     assert "de:p:" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        call(monkeypatch, "search", "turn the lamp on", "lang=ja")
+        call(monkeypatch, "search", "turn the lamp on", "lang=ja", one)
     assert "no passage in 'ja' is indexed; the index has de, en" in capsys.readouterr().err
 
-    call(monkeypatch, "evaluate", "langs=[en,de]", "baselines=[bm25,untrained]", "output=outputs/e")
+    call(monkeypatch, "evaluate", *multi, "langs=[en,de]", "baselines=[bm25,untrained]", "output=outputs/e")
     found = json.loads(Path("outputs/e/results.json").read_text())
     places = {(r["model"], r["query_lang"], r["passage_lang"]): r for r in found["rows"]}
     assert {m for m, *_ in places} == {"bm25", "untrained", "multi_vector"} and len(places) == 3 * 4
@@ -70,6 +74,10 @@ def test_train_index_search_evaluate_report(
         again = evaluate(read_run(run), read_qrels(qrels), ["RR@10"]).mean("RR@10")
         assert row["RR@10"] == pytest.approx(again, abs=1e-6) and row["low"] <= row["RR@10"] <= row["high"]
     capsys.readouterr()
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "evaluate", "langs=[en,ja]", "checkpoints=[outputs/few/model]", "baselines=[]")
+    printed = capsys.readouterr().err
+    assert "no adapter for ja_XX in this model; it has de_DE, en_XX" in printed and "[evaluate" not in printed
     call(monkeypatch, "report", "results=outputs/e/results.json", "output=outputs/r")
     assert "RR@10" in capsys.readouterr().out
     assert {p.name for p in Path("outputs/r").iterdir()} >= {

@@ -62,6 +62,10 @@ class Encoder(nn.Module):
         """Dimensions of a vector."""
         return self.linear.out_features if self.linear is not None else self.xmod.config.hidden_size
 
+    def check_languages(self, codes: Sequence[str]) -> None:
+        """Raise UserError where a language has no adapter in this model: before the work, not in its middle."""
+        self.xmod.check_adapters({language(code).adapter for code in codes})
+
     def tokenise(self, texts: Sequence[Text], kind: Kind) -> list[Tokenised]:
         """Token ids and skip marks. Raises UserError for an unknown language or a text that is none."""
         return self.tokens(texts, kind)

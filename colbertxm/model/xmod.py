@@ -284,14 +284,18 @@ class Xmod(nn.Module):
                 assert isinstance(adapter, Adapter)
                 yield index, name, adapter
 
-    def check(self, batch: Packed) -> None:
-        """Raise UserError where the batch names a language without adapter or a text is too long."""
-        missing = sorted({name for name, _, _ in batch.runs} - set(self.config.languages))
+    def check_adapters(self, names: set[str]) -> None:
+        """Raise UserError for adapters that this model has not."""
+        missing = sorted(names - set(self.config.languages))
         if missing:
             raise UserError(
                 f"no adapter for {', '.join(missing)} in this model; it has {', '.join(self.config.languages)}: "
                 "load it with that language in model.languages"
             )
+
+    def check(self, batch: Packed) -> None:
+        """Raise UserError where the batch names a language without adapter or a text is too long."""
+        self.check_adapters({name for name, _, _ in batch.runs})
         room = self.config.max_position_embeddings - self.config.pad_token_id - 1
         if max(batch.lengths) > room:
             raise UserError(f"a text has {max(batch.lengths)} tokens, the encoder reads at most {room}: cut it first")
