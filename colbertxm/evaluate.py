@@ -27,10 +27,10 @@ def run(cfg: DictConfig) -> None:
         collections = stages.parallel_collections(home, cfg.split, langs, cfg.cross, cfg.sample, cfg.seed)
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
-    if any(name in stages.BASELINES and name != "bm25" for name in cfg.baselines):
-        base = stages.load_base(TokenSettings("query: ", "passage: "), langs)
+    needed = set(cfg.baselines) & set(stages.UNTRAINED)
+    base = stages.load_base(TokenSettings("query: ", "passage: "), langs) if needed else None
     for name in cfg.baselines:
-        systems[name] = stages.baseline(name, base if name in stages.BASELINES and name != "bm25" else None)
+        systems[name] = stages.baseline(name, base)
     for model in map(stages.resolve_model, cfg.checkpoints):
         encoder, name = load_model(model), model.absolute().parent.name
         encoder.check_languages(langs)

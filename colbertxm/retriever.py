@@ -43,8 +43,7 @@ class Retriever:
         fresh = self.encoder.encode(list(missing.values()), kind, self.batch_tokens, self.trunk, progress)
         new = {key: fresh[i] for i, key in enumerate(missing)}
         values = [v if (v := self._known.get(key)) is not None else new[key] for key in _keys(texts, kind)]
-        offsets = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
-        return Vectors(torch.cat(values) if values else torch.empty(0, self.encoder.dim), offsets)
+        return Vectors.of(values, self.encoder.dim)
 
     def prepare(self, collections: Iterable[Collection], progress: Progress | None = None) -> int:
         """Encode every distinct text of `collections` once, in large batches of like length, and keep the vectors.

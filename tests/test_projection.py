@@ -67,5 +67,5 @@ def test_each_start_is_what_it_says(world: Path) -> None:
     torch.testing.assert_close(starts["pca"] @ starts["pca"].T, torch.eye(8), atol=1e-5, rtol=1e-5)
     assert not torch.equal(starts["pca"], starts["distilled"])
     start_projection(encoder(dim=0), material(), "distilled", seed=0)
-    with pytest.raises(UserError, match="model.projection='pac' is unknown"):
+    with pytest.raises(UserError, match="model.projection='pac' is unknown .did you mean 'pca'"):
         start_projection(encoder(), material(), "pac", seed=0)

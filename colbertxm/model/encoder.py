@@ -32,6 +32,12 @@ class Vectors:
     values: Tensor
     offsets: Tensor
 
+    @classmethod
+    def of(cls, values: Sequence[Tensor], dim: int) -> Vectors:
+        """From one [n, E] tensor a text; `dim` is E, which no texts at all would not tell."""
+        offsets = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
+        return cls(torch.cat(list(values)) if values else torch.empty(0, dim), offsets)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -117,8 +123,7 @@ class Encoder(nn.Module):
                 values[i] = vectors[position].float().cpu()
             if progress is not None:
                 progress(len(indices))
-        offsets = torch.tensor([0, *(len(v) for v in values)]).cumsum(0)
-        return Vectors(torch.cat(values) if values else torch.empty(0, self.dim), offsets)
+        return Vectors.of(values, self.dim)
 
 
 def length_batches(lengths: Sequence[int], adapters: Sequence[str], batch_tokens: int) -> Iterator[list[int]]:

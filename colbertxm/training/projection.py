@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colbertxm.errors import UserError
+from colbertxm.errors import UserError, nearest
 from colbertxm.model.checkpoints import pca_projection
 from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.records import Triple
 
+STARTS = ("random", "pca", "distilled")
 STEPS, BATCH, LEARNING_RATE, TEMPERATURE = 200, 48, 1e-3, 0.02
 
 
@@ -33,11 +34,17 @@ class Material:
     rows: dict[str, int]
 
 
+def check_start(start: str) -> None:
+    """Raise UserError for a start that there is not, with the nearest one. To be asked before the vectors are made."""
+    if start not in STARTS:
+        known = ", ".join(STARTS)
+        raise UserError(f"model.projection={start!r} is unknown{nearest(start, STARTS)}: choose from {known}")
+
+
 def start_projection(encoder: Encoder, material: Material, start: str, seed: int) -> None:
     """Set the projection: `random` leaves it as it is, `pca` takes the leading directions, `distilled` goes on
     from there. Nothing to do for an encoder without one. Raises UserError for another name."""
-    if start not in ("random", "pca", "distilled"):
-        raise UserError(f"model.projection={start!r} is unknown: choose random, pca or distilled")
+    check_start(start)
     if encoder.linear is None or start == "random":
         return
     pca_projection(encoder, torch.cat([material.queries.values, material.passages.values]))
@@ -91,5 +98,4 @@ def _batch(material: Material, generator: torch.Generator) -> tuple[Vectors, Vec
 
 
 def _take(vectors: Vectors, rows: list[int]) -> Vectors:
-    values = [vectors[i] for i in rows]
-    return Vectors(torch.cat(values), torch.tensor([0, *(len(v) for v in values)]).cumsum(0))
+    return Vectors.of([vectors[i] for i in rows], vectors.values.shape[1])
