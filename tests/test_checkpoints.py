@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from colbertxm.errors import UserError
-from colbertxm.model import checkpoints
 from colbertxm.model.checkpoints import build_encoder, load_model, pca_projection, provenance_of, save_model
+from colbertxm.model.formats import files
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text
 
@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_half_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(UserError, match="No space left on device; free space"):
         save_model(world / "model", make("single", 0), {})
     assert load_model(world / "model").pooling == "multi"

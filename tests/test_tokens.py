@@ -50,7 +50,7 @@ def test_punctuation_of_passages_is_read_but_makes_no_vectors(tokenizer) -> None
     assert dropped == {",", ".", ":"}
     (query,) = Tokens(tokenizer, settings)([text("turn, lamp.")], "query")
     assert all(query.keep)
-    off = TokenSettings(skip_punctuation=False)
+    off = TokenSettings(skip="none")
     assert all(Tokens(tokenizer, off)([text("turn, lamp.")], "passage")[0].keep)
 
 
