@@ -16,8 +16,8 @@ def read(folder: Path, adapters: Sequence[str] | None) -> Encoder:
     """The base at full width, one vector per token, with default token settings (lengths as its positions allow)."""
     if PROJECTION in locate(folder).files:
         raise UserError(
-            f"{folder} has a projection ({PROJECTION}), but neither colbertxm.json nor artifact.metadata says how it is "
-            "used: copy the model again"
+            f"{folder} has a projection ({PROJECTION}), but neither colbertxm.json nor artifact.metadata says how it "
+            "is used: copy the model again"
         )
     xmod, _ = read_xmod(folder, adapters)
     room = xmod.config.max_position_embeddings - xmod.config.pad_token_id - 1
