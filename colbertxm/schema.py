@@ -147,6 +147,16 @@ class Report:
 
 
 @dataclass
+class Export:
+    checkpoint: str = MISSING
+    to: str = MISSING
+    output: str = MISSING
+    languages: list[str] | None = None
+    lang: str | None = None
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+
+
+@dataclass
 class Demo:
     output: str = MISSING
     langs: int = MISSING
@@ -162,6 +172,7 @@ SCHEMAS: dict[str, Any] = {
     "search": Search,
     "evaluate": Evaluate,
     "report": Report,
+    "export": Export,
     "demo": Demo,
 }
 
