@@ -88,7 +88,7 @@ def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     check_start(settings.pop("projection"))
     languages = settings.pop("languages") or list(data.languages)
     settings.pop("_target_")
-    tokens = TokenSettings(**settings.pop("tokens"))
+    tokens = settings.pop("tokens")
     partial = {"_target_": cfg.model._target_, "_partial_": True}
     return build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
 
