@@ -33,6 +33,7 @@ class TokenConfig:
     expand_queries_to: int | None = None
     skip: str | None = None
     skip_words: list[str] | None = None
+    skip_prefix: bool | None = None
     markers: str | None = None
     query_marker: str | None = None
     passage_marker: str | None = None

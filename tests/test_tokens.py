@@ -55,6 +55,19 @@ def test_punctuation_of_passages_is_read_but_makes_no_vectors(tokenizer) -> None
     assert all(Tokens(tokenizer, off)([text("turn, lamp.")], "passage")[0].keep)
 
 
+@pytest.mark.parametrize("markers", ["none", "colbert_ai", "colbert_xm_train"])
+def test_pieces_of_the_prefix_are_read_but_make_no_vectors(tokenizer, markers: Markers) -> None:  # type: ignore[no-untyped-def]
+    on = Tokens(tokenizer, TokenSettings("query: ", "passage: ", skip="none", skip_prefix=True, markers=markers))
+    off = Tokens(tokenizer, TokenSettings("query: ", "passage: ", skip="none", markers=markers))
+    for kind, word in (("query", "▁query"), ("passage", "▁passage")):
+        (text_on,), (text_off,) = on([text("query: lamp")], kind), off([text("query: lamp")], kind)  # type: ignore[arg-type]
+        assert text_on.ids == text_off.ids and all(text_off.keep)
+        dropped = [tokenizer.id_to_token(i) for i, keep in zip(text_on.ids, text_on.keep, strict=True) if not keep]
+        assert dropped == [word, ":"], "of the prefix and not of the text"
+    with pytest.raises(UserError, match="end with a space"):
+        TokenSettings("query:", "passage: ", skip_prefix=True)
+
+
 def test_white_space_and_compatibility_forms_are_folded(tokenizer) -> None:  # type: ignore[no-untyped-def]
     tokens = Tokens(tokenizer, TokenSettings())
     plain, messy = tokens([text("turn lamp 1"), text("  turn \n\t ｌａｍｐ  １ ")], "passage")

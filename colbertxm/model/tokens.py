@@ -58,6 +58,9 @@ class TokenSettings:
     one and nothing with the other."""
     skip_words: tuple[str, ...] = ()
     """For the last two; empty = string.punctuation."""
+    skip_prefix: bool = False
+    """The prefix's pieces make no vectors, of queries and of passages: they say which of the two a text is, which the
+    encoder reads, and match one another in every pair, which tells no passage from another."""
     markers: Markers = "none"
     query_marker: str = "[unused0]"
     """Names of the tokens of mode `added`."""
@@ -71,6 +74,12 @@ class TokenSettings:
         for name in ("query_maxlen", "passage_maxlen"):
             if getattr(self, name) < 5:
                 raise UserError(f"tokens.{name}={getattr(self, name)} leaves no room for text: give at least 5")
+        for prefix in (self.query_prefix, self.passage_prefix):
+            if self.skip_prefix and prefix and not prefix[-1].isspace():
+                raise UserError(
+                    f"tokens.skip_prefix=true needs prefixes that end with a space, or a piece may belong to both the "
+                    f"prefix and the text: {prefix!r} does not"
+                )
         object.__setattr__(self, "skip_words", tuple(self.skip_words))
 
     @classmethod
@@ -183,13 +192,21 @@ class Tokens:
         encodings = self.tokenizer.encode_batch_fast(written, add_special_tokens=False)
         # The stray text's first piece gives way to the marker, whatever it is.
         pieces = [encoding.ids[stray : stray + longest] for encoding in encodings]
-        return [self._finish([BOS, *([] if marker is None else [marker]), *p, EOS], kind) for p in pieces]
+        start = [BOS] if marker is None else [BOS, marker]
+        first = len(start) + (self._pieces(STRAY) - 1 if stray else 0)
+        silent = range(first, first + (self._pieces(prefix) if s.skip_prefix else 0))
+        return [self._finish([*start, *p, EOS], kind, silent) for p in pieces]
 
-    def _finish(self, ids: list[int], kind: Kind) -> Tokenised:
+    def _pieces(self, prefix: str) -> int:
+        """How many pieces of a text belong to its prefix; none crosses the space that ends it."""
+        return len(self.tokenizer.encode(prefix.rstrip(), add_special_tokens=False).ids)
+
+    def _finish(self, ids: list[int], kind: Kind, silent: range) -> Tokenised:
         if kind == "query":
             ids += [self.mask_id] * (self.settings.expand_queries_to - len(ids))
-            return Tokenised(tuple(ids), (True,) * len(ids))
-        return Tokenised(tuple(ids), tuple(i not in self.skipped for i in ids))
+            return Tokenised(tuple(ids), tuple(place not in silent for place in range(len(ids))))
+        keep = tuple(i not in self.skipped and place not in silent for place, i in enumerate(ids))
+        return Tokenised(tuple(ids), keep)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json into `folder`."""
