@@ -93,6 +93,7 @@ class Train:
     name: str = MISSING
     output: str = MISSING
     seed: int = MISSING
+    lang_proxy: dict[str, str] = MISSING
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)
@@ -107,6 +108,8 @@ class Index:
     checkpoint: str = MISSING
     corpus: str = MISSING
     langs: list[str] | None = None
+    lang: str | None = None
+    lang_proxy: dict[str, str] = MISSING
     output: str | None = None
     dtype: str = MISSING
 
@@ -117,6 +120,7 @@ class Search:
     lang: str = MISSING
     passage_lang: str = MISSING
     k: int = MISSING
+    lang_proxy: dict[str, str] = MISSING
     checkpoint: str = MISSING
     index: str | None = None
 
@@ -127,6 +131,7 @@ class Evaluate:
     baselines: list[str] = MISSING
     split: str = MISSING
     langs: list[str] | None = None
+    lang_proxy: dict[str, str] = MISSING
     cross: str = MISSING
     sample: int | None = None
     output: str = MISSING

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,8 @@ from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.results import provenance, replacing
-from colbertxm.model.checkpoints import build_encoder
+from colbertxm.languages import proxies, proxy_notes, to_load
+from colbertxm.model.checkpoints import SETTINGS, build_encoder, load_model, provenance_of
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.freeze import freeze, parameter_table
 from colbertxm.model.tokens import TokenSettings
@@ -78,7 +79,8 @@ class Base:
 
     def retriever(self, pooling: str) -> Retriever:
         """The base as it is, at full width: raw MaxSim, or its own single vector."""
-        encoder = Encoder(self.xmod, self.encoder.tokens, pooling, dim=0)  # type: ignore[arg-type]
+        given = self.encoder.lang_proxy
+        encoder = Encoder(self.xmod, self.encoder.tokens, pooling, dim=0, lang_proxy=given)  # type: ignore[arg-type]
         return Retriever(encoder.eval(), self.trunk(self.xmod.config.num_hidden_layers))
 
 
@@ -86,11 +88,31 @@ def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     """The encoder that the groups `model` and `seed` describe."""
     settings = plain(cfg.model)
     check_start(settings.pop("projection"))
-    languages = settings.pop("languages") or list(data.languages)
+    found = proxies(cfg.lang_proxy)
+    languages = to_load(settings.pop("languages") or list(data.languages), found)
     settings.pop("_target_")
     tokens = TokenSettings(**settings.pop("tokens"))
     partial = {"_target_": cfg.model._target_, "_partial_": True}
-    return build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
+    encoder: Encoder = build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
+    use_proxies(encoder, found)
+    return encoder
+
+
+def use_proxies(encoder: Encoder, found: Mapping[str, str]) -> None:
+    """Read some languages by others' adapters from now on, and say so: it changes vectors."""
+    encoder.lang_proxy = dict(found)
+    for note in proxy_notes(found):
+        say(note)
+
+
+def open_model(folder: Path, lang_proxy: Mapping[str, str] | None = None) -> Encoder:
+    """A saved model with the proxies that it was trained with; `lang_proxy` adds to them or takes their place."""
+    encoder = load_model(folder)
+    # A checkpoint of another layout has no notes of ours.
+    notes = provenance_of(folder) if (folder / SETTINGS).is_file() else {}
+    trained = proxies(notes.get("config", {}).get("lang_proxy"))
+    use_proxies(encoder, {**trained, **proxies(lang_proxy)})
+    return encoder
 
 
 def prepare(data: TrainingData, base: Base, depth: int) -> Material:
@@ -172,9 +194,13 @@ def baseline(name: str, base: Base | None) -> System:
     raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
 
 
-def load_base(tokens: TokenSettings, languages: Sequence[str], seed: int = 42) -> Base:
+def load_base(
+    tokens: TokenSettings, languages: Sequence[str], seed: int = 42, lang_proxy: Mapping[str, str] | None = None
+) -> Base:
     """The base model `small` as its makers use it."""
-    encoder = build_encoder("small", languages, tokens, "multi", 0, seed)
+    found = proxies(lang_proxy)
+    encoder = build_encoder("small", to_load(languages, found), tokens, "multi", 0, seed)
+    encoder.lang_proxy = found
     return Base(encoder.xmod, encoder.eval())
 
 
