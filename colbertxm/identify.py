@@ -11,6 +11,7 @@ that Chinese and Serbian are told apart here.
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,13 +79,19 @@ def _encodable(character: str, codec: str) -> bool:
 
 
 @cache
-def _model(codes: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
-    """py3langid restricted to the candidates, and our language without script for each of its labels."""
+def _full_model() -> Any:
+    """py3langid's model, which takes a second to unpack."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         raise MissingExtra("py3langid, which lang=auto needs,", "lid") from None
-    model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+@cache
+def _model(codes: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
+    """The model restricted to the candidates, and our language without script for each of its labels."""
+    model = copy.copy(_full_model())
     bases = dict.fromkeys(code.split("-")[0] for code in codes)
     labels = {label: base for base in bases for label in _LABELS.get(base, (base,)) if label in model.labels}
     if not labels:

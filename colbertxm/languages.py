@@ -183,6 +183,8 @@ def _tagged(key: str) -> Language | None:
 def proxies(given: Mapping[str, str] | None) -> dict[str, str]:
     """A `lang_proxy` setting by codes: {language: the language whose adapter reads it}. Raises UserError for unknown
     languages and for a proxy that has no adapter itself."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"lang_proxy={given}: give a mapping of languages, such as lang_proxy={{yo:sw}}")
     found: dict[str, str] = {}
     for spelling, proxy in (given or {}).items():
         try:

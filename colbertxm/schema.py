@@ -2,6 +2,7 @@
 
 Hydra checks each key and type against these classes while it composes, so a misspelt key or `trainer.steps=many`
 fails before anything is loaded. Values live in conf/; here stand types alone, so that no default has two homes.
+`lang_proxy` is a mapping of languages, which `languages.proxies` checks: Hydra refuses new keys in a typed one.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Train:
     name: str = MISSING
     output: str = MISSING
     seed: int = MISSING
-    lang_proxy: dict[str, str] = MISSING
+    lang_proxy: Any = None
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)
@@ -109,7 +110,7 @@ class Index:
     corpus: str = MISSING
     langs: list[str] | None = None
     lang: str | None = None
-    lang_proxy: dict[str, str] = MISSING
+    lang_proxy: Any = None
     output: str | None = None
     dtype: str = MISSING
 
@@ -120,7 +121,7 @@ class Search:
     lang: str = MISSING
     passage_lang: str = MISSING
     k: int = MISSING
-    lang_proxy: dict[str, str] = MISSING
+    lang_proxy: Any = None
     checkpoint: str = MISSING
     index: str | None = None
 
@@ -131,7 +132,7 @@ class Evaluate:
     baselines: list[str] = MISSING
     split: str = MISSING
     langs: list[str] | None = None
-    lang_proxy: dict[str, str] = MISSING
+    lang_proxy: Any = None
     cross: str = MISSING
     sample: int | None = None
     output: str = MISSING
