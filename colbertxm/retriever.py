@@ -19,7 +19,7 @@ from colbertxm.engine.store import read_index, write_index
 from colbertxm.errors import UserError
 from colbertxm.evaluation.runs import rank_hits
 from colbertxm.identify import Guess
-from colbertxm.languages import language, proxies
+from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.tokens import Kind
 from colbertxm.model.trunk import Trunk
@@ -91,17 +91,17 @@ class Retriever:
         notes = {**meta, "lang_proxy": self.encoder.lang_proxy}
         write_index(folder, vectors.values, vectors.offsets, ids, langs, notes, dtype, texts, confidences)
 
-    def open(self, folder: Path, lang_proxy: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Search the index in `folder`; returns its texts by id. Queries are read by the proxies that read the
-        passages; `lang_proxy` adds some for languages without passages. Raises UserError for a damaged index, one
-        whose vectors have other dimensions than this model's, and one whose passages were read otherwise."""
+    def open(self, folder: Path) -> dict[str, str]:
+        """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the
+        passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
+        and one whose passages were read by other adapters than the encoder's own proxies name."""
         index = read_index(folder)
         if index.vectors.shape[1] != self.encoder.dim:
             raise UserError(
                 f"{folder} holds vectors of {index.vectors.shape[1]} dimensions, this model makes {self.encoder.dim}: "
                 "index again with this model"
             )
-        self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, proxies(lang_proxy), folder)
+        self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
         self.guesses = _guesses(zip(index.ids, index.langs, index.confidences, strict=True))
         self.engine = ExactEngine(index.vectors, index.offsets, index.ids, index.langs)
         return dict(zip(index.ids, index.texts, strict=True))
@@ -136,11 +136,12 @@ def _guesses(passages: Iterable[tuple[str, str, float | None]]) -> dict[str, Gue
 
 
 def _same_proxies(meta: Mapping[str, Any], langs: Sequence[str], asked: dict[str, str], folder: Path) -> dict[str, str]:
+    """An index's proxies and those `asked` for, which must not differ where there are passages."""
     made: dict[str, str] = dict(meta.get("lang_proxy", {}))
-    for code in asked.keys() & set(langs):
-        if asked[code] != made.get(code, code):
+    for code in sorted(asked.keys() & set(langs)):
+        if asked[code] != (reader := made.get(code, code)):
             raise UserError(
-                f"{folder}: the passages in {code!r} were read by the adapter of {made.get(code, code)!r}, "
-                f"lang_proxy asks for that of {asked[code]!r}: leave it out, or index again with it"
+                f"{folder}: passages in {code!r} were read by the adapter of {reader!r}, not of {asked[code]!r}: "
+                f"search with lang_proxy={{{code}:{reader}}}, or index again"
             )
     return {**made, **asked}

@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.k < 1:
         raise UserError(f"k={cfg.k} must be at least 1")
     retriever = Retriever(open_model(model, cfg.lang_proxy))
-    texts = retriever.open(folder, cfg.lang_proxy)
+    texts = retriever.open(folder)
     if asked is not None:
         query = Text("query", cfg.query, asked)
     else:

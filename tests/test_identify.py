@@ -11,6 +11,7 @@ import torch
 from test_config import call
 
 from colbertxm import identify as module
+from colbertxm.data.collection import Collection
 from colbertxm.data.corpus import read_corpus
 from colbertxm.engine.store import read_index
 from colbertxm.entry import compose
@@ -23,7 +24,7 @@ from colbertxm.model.small import load_small
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
-from colbertxm.stages import make_encoder, open_model
+from colbertxm.stages import load_base, make_encoder, open_model
 from colbertxm.training.batches import TripleData
 
 SENTENCES = {
@@ -231,10 +232,13 @@ def test_a_proxied_language_keeps_its_code_and_search_uses_the_same_proxy(
     assert capsys.readouterr().out.splitlines()[0].endswith("  yo")
     with pytest.raises(SystemExit):
         call(monkeypatch, "search", "light", "lang=yo", "lang_proxy={yo:nl}", f"checkpoint={model}")
-    assert "the passages in 'yo' were read by the adapter of 'de'" in capsys.readouterr().err
+    assert (
+        "passages in 'yo' were read by the adapter of 'de', not of 'nl': search with lang_proxy={yo:de}"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         call(monkeypatch, "search", "light", "lang=de", "lang_proxy={de:nl}", f"checkpoint={model}")
-    assert "the passages in 'de' were read by the adapter of 'de'" in capsys.readouterr().err
+    assert "passages in 'de' were read by the adapter of 'de', not of 'nl'" in capsys.readouterr().err
     call(monkeypatch, "search", "light", "lang=ig", "lang_proxy={ig:nl}", "passage_lang=all", f"checkpoint={model}")
     assert len(capsys.readouterr().out.splitlines()) == 6
 
@@ -250,10 +254,17 @@ def test_a_language_with_an_adapter_can_be_given_another(model: Path, capsys: py
 
 def test_known_vectors_are_not_those_of_another_adapter(model: Path) -> None:
     retriever = Retriever(load_model(model))
-    retriever.add([Text("1", "light", "de")])
-    before = retriever.encode([Text("q", "light", "de")], "query").values
+    german, dutch = Text("q", "light", "de"), Text("p", "light", "nl")
+    retriever.prepare([Collection("c", "de", "nl", (german,), (dutch,), ())])
+    before = retriever.encode([german], "query").values
     retriever.encoder.lang_proxy = {"de": "nl"}
-    assert not torch.allclose(before, retriever.encode([Text("q", "light", "de")], "query").values)
+    assert not torch.allclose(before, retriever.encode([german], "query").values)
+
+
+def test_the_untrained_base_has_proxies_too(world: Path) -> None:
+    base = load_base(TokenSettings(), ["en", "yo"], lang_proxy={"yo": "de"})
+    assert base.retriever("multi").encoder.adapter("yo") == "de_DE"
+    assert set(base.xmod.config.languages) == {"en_XX", "de_DE"}
 
 
 def test_training_reads_and_keeps_proxies(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
