@@ -45,6 +45,7 @@ class Model:
     _target_: str = MISSING
     base: str = MISSING
     languages: list[str] | None = None
+    add_languages: Any = None
     pooling: str = MISSING
     dim: int = MISSING
     projection: str = MISSING

