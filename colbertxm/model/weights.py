@@ -1,0 +1,134 @@
+"""An X-MOD out of safetensors, reading only what is asked for.
+
+The released checkpoints hold 81 adapters per layer, two thirds of their 3.4 GB; a language needs one in 81. So the
+header says where each tensor lies, and only the shared part and the chosen adapters are read: two languages of
+colbert-xm are 1.17 GB. Knows the names of transformers' XmodModel, bare or behind a prefix (`roberta.` in the models
+with a head), in one file or sharded. A pooler or a head is left where it is unless it is named in `also`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from colbertxm.errors import UserError
+from colbertxm.model.xmod import Xmod, XmodConfig
+
+SINGLE, SHARDED = "model.safetensors", "model.safetensors.index.json"
+ANCHOR = "embeddings.word_embeddings.weight"
+"""A tensor that every X-MOD has: what stands before it is the checkpoint's prefix."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the tensors of a checkpoint lie: name -> file."""
+
+    folder: Path
+    files: dict[str, Path]
+
+    @property
+    def prefix(self) -> str:
+        """What stands before X-MOD's own names. Raises UserError for a checkpoint that is no encoder."""
+        found = sorted(name[: -len(ANCHOR)] for name in self.files if name.endswith(ANCHOR))
+        if not found:
+            raise UserError(f"{self.folder} has no tensor named ...{ANCHOR}: it is no X-MOD checkpoint")
+        return found[0]
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """These tensors. Raises UserError naming the file that cannot be read or lacks one."""
+        wanted: dict[Path, list[str]] = {}
+        for name in names:
+            if name not in self.files:
+                raise UserError(f"{self.folder} lacks the tensor {name}: the checkpoint is incomplete, fetch it again")
+            wanted.setdefault(self.files[name], []).append(name)
+        found: dict[str, Tensor] = {}
+        for path, inside in wanted.items():
+            try:
+                with safe_open(str(path), "pt") as file:
+                    found |= {name: file.get_tensor(name) for name in inside}
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"cannot read {path}: {error}; fetch or copy it again") from None
+        return found
+
+
+def locate(folder: Path) -> Located:
+    """Where each tensor of the checkpoint in `folder` lies. Raises UserError where there is none in safetensors."""
+    if (folder / SINGLE).is_file():
+        try:
+            with safe_open(str(folder / SINGLE), "pt") as file:
+                return Located(folder, dict.fromkeys(file.keys(), folder / SINGLE))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"cannot read {folder / SINGLE}: {error}; fetch or copy it again") from None
+    if (folder / SHARDED).is_file():
+        return Located(folder, _sharded(folder))
+    if any(folder.glob("*.bin")):
+        raise UserError(
+            f"{folder} holds its weights as a pickle (.bin), which colbertxm never opens: convert it once with "
+            "transformers' save_pretrained, which writes model.safetensors"
+        )
+    raise UserError(f"{folder} holds neither {SINGLE} nor {SHARDED}: it is no checkpoint")
+
+
+def _sharded(folder: Path) -> dict[str, Path]:
+    try:
+        names = json.loads((folder / SHARDED).read_text(encoding="utf-8"))["weight_map"]
+        # A file name of a foreign index must not lead out of its folder.
+        outside = [shard for shard in names.values() if Path(shard).name != shard]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot read {folder / SHARDED}: {error!r}; fetch or copy it again") from None
+    if outside:
+        raise UserError(f"{folder / SHARDED} names {outside[0]!r}, which is no file of its own folder: it is damaged")
+    return {name: folder / shard for name, shard in names.items()}
+
+
+def read_config(folder: Path) -> XmodConfig:
+    """config.json of a checkpoint. Raises UserError for another architecture or a damaged file."""
+    path = folder / "config.json"
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; is {folder} a model folder?") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no JSON object; is {folder} a model folder?")
+    return XmodConfig.from_dict(values)
+
+
+def read_xmod(
+    folder: Path, adapters: Sequence[str] | None = None, also: Sequence[str] = ()
+) -> tuple[Xmod, dict[str, Tensor]]:
+    """The X-MOD in `folder` with the adapters named (None: all that it has), in float32, and the tensors of `also`
+    under the names that they have in the file. Nothing else is read. Raises UserError for an adapter that the
+    checkpoint lacks, a tensor that is missing or of another shape, or a damaged file."""
+    config = read_config(folder)
+    located = locate(folder)
+    names = list(config.languages) if adapters is None else sorted(set(adapters), key=_order(config, folder))
+    with torch.device("meta"):
+        xmod = Xmod(replace(config, languages=tuple(names)))
+    shapes = {name: tensor.shape for name, tensor in xmod.state_dict().items()}
+    prefix = located.prefix
+    read = located.read([*(prefix + name for name in shapes), *also])
+    for name, shape in shapes.items():
+        if read[prefix + name].shape != shape:
+            got = tuple(read[prefix + name].shape)
+            raise UserError(f"{folder}: {prefix + name} has shape {got}, its config.json says {tuple(shape)}")
+    xmod.load_state_dict({name: read[prefix + name].float() for name in shapes}, assign=True)
+    return xmod.eval(), {name: read[name] for name in also}
+
+
+def _order(config: XmodConfig, folder: Path) -> Any:
+    """The place of an adapter's name among the checkpoint's own. Raises UserError for one that it lacks."""
+
+    def place(name: str) -> int:
+        if name not in config.languages:
+            have = ", ".join(config.languages)
+            raise UserError(f"{folder} has no adapter {name}; it has {have}")
+        return config.languages.index(name)
+
+    return place
