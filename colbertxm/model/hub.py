@@ -19,7 +19,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def pull(
     return folder
 
 
-def choose(files: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
+def choose(files: Collection[str], name: str) -> tuple[list[str], list[str]]:
     """Of a repository's file names: what to fetch beside the weights, and the main weights (one file or its shards).
     Raises UserError where the only weights are a pickle, or there are none."""
     small = sorted(path for path in files if path in SMALL or _MODULE.fullmatch(path))
@@ -257,7 +257,7 @@ def _write_settings(folder: Path, originals: Mapping[str, str], adapters: Sequen
     """config.json (and our own settings with their checksums) as the repository has them, or for `adapters` alone."""
     for path, text in originals.items():
         if path != INDEX or adapters is None:
-            _write_text(folder / path, text)
+            write_text(folder / path, text)
         else:
             (folder / path).unlink(missing_ok=True)  # one smaller file stands for the shards
     if adapters is None:
@@ -313,10 +313,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """All of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
