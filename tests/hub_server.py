@@ -3,7 +3,8 @@
 Model info with sizes and checksums, HEAD and GET with ETag, commit and Range, redirects of large files to another host
 name (as the real hub sends them to its CDN), create, preupload, LFS batch, PUT and verify, commit. Every request is
 kept in `log`. Faults to order: `ranges = False` (sends everything), `cut = [n, ...]` (each breaks one body after n
-bytes), `fail = [503, ...]` (each answers one request for a file), `flip` (one bit of a body), `read_only` tokens.
+bytes), `fail = [503, ...]` (each answers one request for a file), `flip` (one bit of a body), `shift` (other bytes than
+those asked for), `read_only` tokens.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Hub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.log: list[Request] = []
         self.sent = 0  # bytes of files
-        self.ranges, self.flip, self.read_only = True, False, False
+        self.ranges, self.flip, self.shift, self.read_only = True, False, 0, False
         self.cut: list[int] = []
         self.fail: list[int] = []
         self.lock = threading.Lock()
@@ -170,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, data: bytes, headers: dict[str, str]) -> None:
         hub, status, size = self.server, 200, len(data)
         if hub.ranges and (found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")):
-            begin, end = int(found[1]), min(int(found[2] or size - 1), size - 1)
+            begin, end = int(found[1]) + hub.shift, min(int(found[2] or size - 1), size - 1) + hub.shift
             if begin >= size:
                 return self.error(416, "Range")
             data, status = data[begin : end + 1], 206

@@ -72,6 +72,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setenv("COLBERTXM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub_http, "FIRST_WAIT_S", 0.01)
+    # huggingface_hub fetches a list that goes into its User-Agent, once a day, from the public hub: not in a test.
+    (tmp_path / "harnesses.json").write_text('{"standardEnvVars": [], "harnesses": {}}')
+    monkeypatch.setattr("huggingface_hub.constants.AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
     with hub_server.serving() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         server.repos[NAME] = Repo()
@@ -269,6 +272,19 @@ def test_a_damaged_header_is_refused(served: Hub, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"model.safetensors (is no|has) "):
             pull(NAME, ["en"], refresh=True)
     assert length > 0
+
+
+def test_other_bytes_than_those_asked_for_are_refused(served: Hub) -> None:
+    served.shift = 4
+    with pytest.raises(UserError, match="the server sent 'bytes 4-11/"):
+        pull(NAME, ["en"])
+
+
+def test_a_config_that_is_no_json_is_refused(served: Hub, tmp_path: Path) -> None:
+    for damaged in (b"{", b"[1]"):
+        served.repos[NAME].commit(files(tmp_path, **{"config.json": damaged}))
+        with pytest.raises(UserError, match="of owner/small-xm is no JSON object"):
+            pull(NAME, ["en"], refresh=True)
 
 
 def test_languages_that_are_not_there(served: Hub) -> None:

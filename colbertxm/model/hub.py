@@ -132,17 +132,17 @@ def _resolved(root: Path, revision: str) -> str | None:
     if _COMMIT.fullmatch(revision):
         return revision
     note = root / "refs" / f"{revision.replace('/', '--')}.json"
-    return str(_read_json(note)["commit"]) if note.exists() else None
+    return str(read_json(note)["commit"]) if note.exists() else None
 
 
 def _ready(folder: Path, languages: Sequence[str] | None, verify: bool) -> Path | None:
     """`folder` where everything asked for lies there whole, or None. Raises UserError for a damaged file."""
     if not (folder / RECORD).exists():
         return None
-    record = _read_json(folder / RECORD)
+    record = read_json(folder / RECORD)
     have = record["adapters"]
     if have is not None:  # not the whole file
-        known = json.loads(record["originals"][CONFIG])["languages"]
+        known = _languages(record["originals"], folder.parent.name)
         if not set(adapters_of(languages, known, folder.parent.name) or known) <= set(have):
             return None
     for path, noted in record["files"].items():
@@ -154,7 +154,7 @@ def _ready(folder: Path, languages: Sequence[str] | None, verify: bool) -> Path 
         ):
             raise UserError(f"{place} is damaged or missing: delete {folder} and run again")
     if have is None and languages is not None:
-        adapters_of(languages, _read_json(folder / CONFIG).get("languages", []), folder.parent.name)
+        adapters_of(languages, read_json(folder / CONFIG).get("languages", []), folder.parent.name)
     return folder
 
 
@@ -170,12 +170,22 @@ def adapters_of(languages: Sequence[str] | None, known: Sequence[str], name: str
     return [adapter for adapter in known if adapter in wanted]
 
 
+def _languages(originals: Mapping[str, str], name: str) -> list[str]:
+    """The adapters that a repository's config names; none where it is no X-MOD."""
+    try:
+        known = json.loads(originals.get(CONFIG, "{}")).get("languages") or []
+        json.loads(originals.get(SETTINGS, "{}"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{CONFIG} or {SETTINGS} of {name} is no JSON object ({error}): it is damaged there") from None
+    return [str(adapter) for adapter in known]
+
+
 def _fetch(found: Repository, folder: Path, languages: Sequence[str] | None) -> None:
     """Bring what is asked for of `found` into `folder`; the record is written last."""
     small, weights = choose(found.files, f"{found.name}@{found.commit[:7]}")
     record: dict[str, Any] = {"files": {}, "originals": {}, "fetched": 0, "adapters": None}
     if (folder / RECORD).exists():
-        record = _read_json(folder / RECORD)
+        record = read_json(folder / RECORD)
     originals: dict[str, str] = dict(record["originals"])
     missing = [path for path in small if path not in record["files"]]
     with _bar(found, sum(found.files[path].size for path in missing), "settings and tokenizer") as advance:
@@ -183,7 +193,7 @@ def _fetch(found: Repository, folder: Path, languages: Sequence[str] | None) -> 
             hub_http.download(found.files[path], folder / path, advance)
     if not originals:
         originals = {path: (folder / path).read_bytes().decode() for path in (CONFIG, SETTINGS, INDEX) if path in small}
-    known = json.loads(originals.get(CONFIG, "{}")).get("languages") or []
+    known = _languages(originals, found.name)
     adapters = adapters_of(languages, known, found.name)
     if adapters is not None:
         adapters = [a for a in known if a in adapters or a in (record["adapters"] or [])]
@@ -302,13 +312,14 @@ def _bar(found: Repository, total: int, what: str) -> Iterator[hub_http.Advance]
         yield bar.update
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises UserError for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+        raise UserError(f"{path} is damaged ({error}): delete or replace it and run again") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged (no JSON object): delete it and run again")
+        raise UserError(f"{path} is damaged (no JSON object): delete or replace it and run again")
     return found
 
 

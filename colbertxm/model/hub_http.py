@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from colbertxm.errors import UserError
 from colbertxm.sources import sha256
@@ -73,7 +74,7 @@ def endpoint() -> str:
 
 def look_up(name: str, revision: str) -> Repository:
     """The repository's files at `revision` (branch, tag, refs/pr/N or commit), which is resolved to its commit."""
-    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint(), library_name="colbertxm")
     with explained(name, revision):
@@ -84,7 +85,7 @@ def look_up(name: str, revision: str) -> Repository:
     files = {}
     for found in info.siblings or []:
         path = found.rfilename
-        url = hf_hub_url(name, path, revision=commit, endpoint=endpoint())
+        url = f"{endpoint()}/{name}/resolve/{commit}/{quote(path)}"
         digest = found.lfs.sha256 if found.lfs else None
         files[path] = RemoteFile(path, url, int(found.size or 0), digest, None if digest else found.blob_id)
     return Repository(name, commit, files)

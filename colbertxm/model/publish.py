@@ -5,13 +5,12 @@ huggingface_hub sends it: it knows the hub's large-file transfers (LFS, Xet) and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from colbertxm.errors import UserError
 from colbertxm.model.card import MARK
-from colbertxm.model.hub import SETTINGS, choose, write_text
+from colbertxm.model.hub import SETTINGS, choose, read_json, write_text
 from colbertxm.model.hub_http import endpoint, explained, look_up
 from colbertxm.sources import sha256
 
@@ -25,7 +24,7 @@ def sendable(folder: Path) -> list[str]:
         raise UserError(f"no model at {folder}: train one with `colbertxm train`, or give checkpoint=FOLDER")
     small, weights = choose([p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()], str(folder))
     if SETTINGS in small:
-        noted = json.loads((folder / SETTINGS).read_text(encoding="utf-8")).get("sha256", {})
+        noted = read_json(folder / SETTINGS).get("sha256", {})
         for name, digest in noted.items():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
                 raise UserError(
