@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow parity lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -21,6 +21,9 @@ test: setup ## the tests: no network, no GPU
 
 test-slow: setup ## the tests that need minutes, downloads or a GPU
 	@$(PY) -m pytest -m slow $(ARGS)
+
+parity: setup ## our vectors beside colbert-ai's, PyLate's and sentence-transformers' (ARGS=--record keeps theirs)
+	@$(PY) -m benchmarks.parity.run $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .

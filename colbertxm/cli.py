@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "measure models and baselines in every language",
     "report": "tables and pictures of measured results",
     "push": "publish a model on the hub, with its card",
+    "export": "write a model for another library",
 }
 
 

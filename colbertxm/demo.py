@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
         data = entry.build(first.data)
     with clock.phase("base model"):
         adapters = list(dict.fromkeys([*home.languages("test"), *first.data.val_langs]))
-        base = stages.load_base(stages.TokenSettings(**entry.plain(first.model.tokens)), adapters)
+        base = stages.load_base(stages.TokenSettings.of(entry.plain(first.model.tokens)), adapters)
         depth = base.xmod.config.num_hidden_layers - first.freeze.top_k
     with clock.phase("train: hard negatives"):
         material = stages.prepare(data, base, depth)

@@ -24,12 +24,19 @@ class Data:
 
 @dataclass
 class TokenConfig:
-    query_prefix: str = MISSING
-    passage_prefix: str = MISSING
-    query_maxlen: int = MISSING
-    passage_maxlen: int = MISSING
-    expand_queries_to: int = MISSING
-    skip_punctuation: bool = MISSING
+    """null = as the base model or checkpoint stores it."""
+
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    query_maxlen: int | None = None
+    passage_maxlen: int | None = None
+    expand_queries_to: int | None = None
+    skip: str | None = None
+    skip_words: list[str] | None = None
+    skip_prefix: bool | None = None
+    markers: str | None = None
+    query_marker: str | None = None
+    passage_marker: str | None = None
 
 
 @dataclass
@@ -155,6 +162,16 @@ class Push:
 
 
 @dataclass
+class Export:
+    checkpoint: str = MISSING
+    to: str = MISSING
+    output: str = MISSING
+    languages: list[str] | None = None
+    lang: str | None = None
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+
+
+@dataclass
 class Demo:
     output: str = MISSING
     langs: int = MISSING
@@ -171,6 +188,7 @@ SCHEMAS: dict[str, Any] = {
     "evaluate": Evaluate,
     "report": Report,
     "push": Push,
+    "export": Export,
     "demo": Demo,
 }
 

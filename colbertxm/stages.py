@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from colbertxm.evaluation.results import provenance, replacing
 from colbertxm.model.checkpoints import build_encoder
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.freeze import freeze, parameter_table
-from colbertxm.model.tokens import TokenSettings
+from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
 from colbertxm.retriever import Retriever
@@ -36,7 +36,12 @@ from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
 
-UNTRAINED = ("untrained_single", "untrained")
+UNTRAINED = {
+    "untrained_single": ("single", False),
+    "untrained": ("multi", False),
+    "untrained_no_prefix": ("multi", True),
+}
+"""Rows of the base as it is: its pooling, and whether MaxSim leaves out the prefix's vectors."""
 BASELINES = ("bm25", *UNTRAINED)
 
 
@@ -76,9 +81,11 @@ class Base:
             self.trunks[depth] = Trunk(self.xmod, depth, None if below is None else self.trunks[below])
         return self.trunks[depth]
 
-    def retriever(self, pooling: str) -> Retriever:
-        """The base as it is, at full width: raw MaxSim, or its own single vector."""
-        encoder = Encoder(self.xmod, self.encoder.tokens, pooling, dim=0)  # type: ignore[arg-type]
+    def retriever(self, pooling: str, skip_prefix: bool = False) -> Retriever:
+        """The base as it is, at full width: raw MaxSim over all its tokens (`skip_prefix`: but those of the prefix),
+        or its own single vector."""
+        settings = replace(self.encoder.tokens.settings, skip_prefix=skip_prefix)
+        encoder = Encoder(self.xmod, Tokens(self.encoder.tokens.tokenizer, settings), pooling, dim=0)  # type: ignore[arg-type]
         return Retriever(encoder.eval(), self.trunk(self.xmod.config.num_hidden_layers))
 
 
@@ -88,7 +95,7 @@ def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     check_start(settings.pop("projection"))
     languages = settings.pop("languages") or list(data.languages)
     settings.pop("_target_")
-    tokens = TokenSettings(**settings.pop("tokens"))
+    tokens = settings.pop("tokens")
     partial = {"_target_": cfg.model._target_, "_partial_": True}
     return build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
 
@@ -97,7 +104,7 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
     """Mine hard negatives with the base's raw MaxSim over the training passages: the hardest that are not answers."""
     if depth:
         base.trunk(depth)
-    retriever = base.retriever("multi")
+    retriever = base.retriever("multi", base.encoder.tokens.settings.skip_prefix)
     queries = [query for query, _ in data.pairs]
     passages = {passage.id: passage for _, passage in data.pairs}
     retriever.add(list(passages.values()))
@@ -168,7 +175,7 @@ def baseline(name: str, base: Base | None) -> System:
     if name == "bm25":
         return BM25System()
     if base is not None and name in UNTRAINED:
-        return base.retriever("multi" if name == "untrained" else "single")
+        return base.retriever(*UNTRAINED[name])
     raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from colbertxm.errors import UserError
-from colbertxm.model import checkpoints
 from colbertxm.model.checkpoints import build_encoder, load_model, pca_projection, provenance_of, save_model
+from colbertxm.model.formats import files
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text
 
@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_half_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(UserError, match="No space left on device; free space"):
         save_model(world / "model", make("single", 0), {})
     assert load_model(world / "model").pooling == "multi"
@@ -109,3 +109,20 @@ def test_unknown_base_pooling_and_language_are_errors(world: Path) -> None:
         build_encoder("small", ["en"], TokenSettings(), "many", 8, 0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="unknown language 'xx'"):
         build_encoder("small", ["xx"], TokenSettings(), "multi", 8, 0)
+
+
+def test_chosen_languages_are_read_and_settings_of_version_0_1_understood(world: Path) -> None:
+    encoder = make()
+    save_model(world / "model", encoder, {})
+    german = load_model(world / "model", languages=["de"])
+    assert german.xmod.config.languages == ("de_DE",)
+    assert torch.equal(german.encode(TEXTS[1:], "passage").values, encoder.encode(TEXTS[1:], "passage").values)
+    with pytest.raises(UserError, match="no adapter ko_KR; it has de_DE, en_XX"):
+        load_model(world / "model", languages=["ko"])
+    settings = json.loads((world / "model" / "colbertxm.json").read_text())
+    old = ("query_prefix", "passage_prefix", "query_maxlen", "passage_maxlen", "expand_queries_to")
+    tokens = {name: settings["tokens"][name] for name in old}
+    (world / "model" / "colbertxm.json").write_text(
+        json.dumps({**settings, "tokens": {**tokens, "skip_punctuation": False}})
+    )
+    assert load_model(world / "model").tokens.settings == TokenSettings("query: ", "passage: ", skip="none")

@@ -86,6 +86,12 @@ def call(monkeypatch: pytest.MonkeyPatch, verb: str, *arguments: str) -> None:
         ),
         ("evaluate", ["checkpoints=[]", "baselines=[bm25]", "langs=[fr]"], "'fr'"),
         ("report", ["results=nowhere.json"], "nowhere.json"),
+        ("export", ["to=pylate"], "export needs output=..."),
+        ("export", ["to=pilate", "output=o"], "to='pilate' is unknown (did you mean 'pylate'?)"),
+        ("export", ["checkpoint=nowhere", "to=pylate", "output=o"], "no model at nowhere"),
+        ("export", ["checkpoint=m", "to=pylate", "output=m"], "is the checkpoint itself"),
+        ("export", ["to=pylate", "output=o", "lang=de", "languages=[de]"], "not both"),
+        ("export", ["to=pylate", "output=o", "tokens.marker=none"], "did you mean 'tokens.markers'"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_1(

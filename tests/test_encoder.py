@@ -56,7 +56,7 @@ def test_single_vector_is_the_mean_of_token_states(xmod) -> None:  # type: ignor
     multi = Encoder(*xmod, "multi", 0)
     batch_states = []
     original = multi.head
-    multi.head = lambda states, batch, keep: batch_states.append(states) or original(states, batch, keep)  # type: ignore[method-assign,func-returns-value,assignment]
+    multi.head = lambda states, batch: batch_states.append(states) or original(states, batch)  # type: ignore[method-assign,func-returns-value,assignment]
     multi.encode([one], "query")
     expected = torch.nn.functional.normalize(batch_states[0].mean(0), dim=-1)
     torch.testing.assert_close(Encoder(*xmod, "single", 0).encode([one], "query")[0][0], expected)

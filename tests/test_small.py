@@ -12,8 +12,8 @@ from conftest import HIDDEN, INNER, LAYERS, e5s1, four_bit
 from transformers import BertConfig, BertModel
 
 from colbertxm.errors import UserError
+from colbertxm.model.packing import pack
 from colbertxm.model.small import MEMBER, _four_bit, load_small
-from colbertxm.model.xmod import pack
 
 
 def test_four_bit_blocks_against_a_loop() -> None:

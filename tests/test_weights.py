@@ -12,8 +12,8 @@ from transformers import XmodConfig as HFConfig
 from transformers import XmodForMaskedLM, XmodModel
 
 from colbertxm.errors import UserError
+from colbertxm.model.packing import pack
 from colbertxm.model.weights import locate, read_xmod
-from colbertxm.model.xmod import pack
 
 LANGUAGES = ["en_XX", "de_DE", "sw_KE", "ja_XX"]
 SHAPE = dict(

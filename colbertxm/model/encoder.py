@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colbertxm.languages import language
+from colbertxm.model.packing import Packed, pack
 from colbertxm.model.tokens import Kind, Tokenised, Tokens
 from colbertxm.model.trunk import Trunk
-from colbertxm.model.xmod import Packed, Xmod, pack
+from colbertxm.model.xmod import Xmod
 from colbertxm.records import Text
 
 Pooling = Literal["multi", "single"]
@@ -27,7 +28,8 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors of texts end to end: those of text i are `values[offsets[i]:offsets[i + 1]]`."""
+    """Vectors of texts end to end: those of text i are `values[offsets[i]:offsets[i + 1]]`. The offsets lie on the
+    CPU wherever the values are, so that nobody waits for a device to learn a length."""
 
     values: Tensor
     offsets: Tensor
@@ -46,11 +48,11 @@ class Vectors:
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """As [N, longest, E] with zeros behind, and the mask [N, longest] of real vectors. Differentiable."""
-        lengths = self.offsets.diff()
-        mask = torch.arange(int(lengths.max()), device=self.values.device) < lengths[:, None]
-        grid = self.values.new_zeros(mask.numel(), self.values.shape[1])
-        grid = grid.index_copy(0, mask.flatten().nonzero().squeeze(1), self.values)
-        return grid.view(*mask.shape, -1), mask
+        lengths, device = self.offsets.diff(), self.values.device
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        slots = mask.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
+        grid = self.values.new_zeros(mask.numel(), self.values.shape[1]).index_copy(0, slots, self.values)
+        return grid.view(*mask.shape, -1), mask.to(device, non_blocking=True)
 
 
 class Encoder(nn.Module):
@@ -68,6 +70,10 @@ class Encoder(nn.Module):
         """Dimensions of a vector."""
         return self.linear.out_features if self.linear is not None else self.xmod.config.hidden_size
 
+    def compile(self, **options: Any) -> None:
+        """Compile the X-MOD in place, as `Xmod.compile` does; the head is one product."""
+        self.xmod.compile(**options)
+
     def check_languages(self, codes: Sequence[str]) -> None:
         """Raise UserError where a language has no adapter in this model: before the work, not in its middle."""
         self.xmod.check_adapters({language(code).adapter for code in codes})
@@ -76,25 +82,26 @@ class Encoder(nn.Module):
         """Token ids and skip marks. Raises UserError for an unknown language or a text that is none."""
         return self.tokens(texts, kind)
 
-    def forward(
-        self, batch: Packed, keep: Sequence[Sequence[bool]], hidden_TH: Tensor | None = None, first: int = 0
-    ) -> Vectors:
-        """L2-normalised vectors of a batch. `hidden_TH` are states that a frozen trunk left before layer `first`."""
-        states_TH = self.xmod(batch, hidden_TH, first)
-        return self.head(states_TH, batch, keep)
+    def pack(self, texts: Sequence[Tokenised], adapters: Sequence[str]) -> Packed:
+        """A batch of texts, on the encoder's device."""
+        keep = [text.keep for text in texts]
+        batch = pack([text.ids for text in texts], adapters, self.xmod.config.pad_token_id, keep)
+        return batch.to(next(self.parameters()).device)
 
-    def head(self, states_TH: Tensor, batch: Packed, keep: Sequence[Sequence[bool]]) -> Vectors:
-        """Last hidden states to vectors."""
-        device = states_TH.device
+    def forward(self, batch: Packed, hidden_TH: Tensor | None = None, first: int = 0) -> Vectors:
+        """L2-normalised vectors of a batch. `hidden_TH` are states that a frozen trunk left before layer `first`."""
+        return self.head(self.xmod(batch, hidden_TH, first), batch)
+
+    def head(self, states_TH: Tensor, batch: Packed) -> Vectors:
+        """Last hidden states to vectors. In float32 whatever autocast says: cosines near 1 lose ties in bfloat16."""
         if self.pooling == "single":
-            lengths = torch.tensor(batch.lengths, device=device)
+            lengths = torch.tensor(batch.lengths).to(states_TH.device, non_blocking=True)
             pooled = torch.segment_reduce(states_TH.float(), "sum", lengths=lengths, axis=0) / lengths[:, None]
             values = self.linear(pooled) if self.linear is not None else pooled
-            return Vectors(F.normalize(values, dim=-1), torch.arange(len(lengths) + 1, device=device))
-        values = self.linear(states_TH) if self.linear is not None else states_TH
-        kept = torch.tensor([k for text in keep for k in text], device=device)
-        counts = torch.tensor([0, *(sum(text) for text in keep)], device=device)
-        return Vectors(F.normalize(values[kept].float(), dim=-1), counts.cumsum(0))
+            return Vectors(F.normalize(values.float(), dim=-1), torch.arange(len(batch.lengths) + 1))
+        kept = states_TH if len(batch.kept_K) == len(states_TH) else states_TH[batch.kept_K]
+        values = self.linear(kept) if self.linear is not None else kept
+        return Vectors(F.normalize(values.float(), dim=-1), torch.tensor([0, *batch.kept]).cumsum(0))
 
     @torch.no_grad()  # not inference_mode: what a trunk keeps is read in training
     def encode(
@@ -115,10 +122,10 @@ class Encoder(nn.Module):
         for indices in length_batches([len(t.ids) for t in tokenised], adapters, batch_tokens):
             chosen = [tokenised[i] for i in indices]
             names = [adapters[i] for i in indices]
-            batch = pack([t.ids for t in chosen], names, self.xmod.config.pad_token_id).to(device)
+            batch = self.pack(chosen, names)
             hidden = trunk.states([t.ids for t in chosen], names).to(device) if trunk is not None else None
             first = trunk.depth if trunk is not None else 0
-            vectors = self(batch, [t.keep for t in chosen], hidden, first)
+            vectors = self(batch, hidden, first)
             for position, i in enumerate(indices):
                 values[i] = vectors[position].float().cpu()
             if progress is not None:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from colbertxm.model.xmod import Xmod, pack
+from colbertxm.model.packing import pack
+from colbertxm.model.xmod import Xmod
 
 Key = tuple[str, tuple[int, ...]]
 

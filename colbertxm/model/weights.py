@@ -44,18 +44,26 @@ class Located:
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         """These tensors. Raises UserError naming the file that cannot be read or lacks one."""
         wanted: dict[Path, list[str]] = {}
+        stored: dict[str, str] = {}
         for name in names:
-            if name not in self.files:
+            stored[name] = name if name in self.files else _old_name(name)
+            if stored[name] not in self.files:
                 raise UserError(f"{self.folder} lacks the tensor {name}: the checkpoint is incomplete, fetch it again")
-            wanted.setdefault(self.files[name], []).append(name)
+            wanted.setdefault(self.files[stored[name]], []).append(name)
         found: dict[str, Tensor] = {}
         for path, inside in wanted.items():
             try:
                 with safe_open(str(path), "pt") as file:
-                    found |= {name: file.get_tensor(name) for name in inside}
+                    found |= {name: file.get_tensor(stored[name]) for name in inside}
             except (SafetensorError, OSError) as error:
                 raise UserError(f"cannot read {path}: {error}; fetch or copy it again") from None
         return found
+
+
+def _old_name(name: str) -> str:
+    """TensorFlow's names of a LayerNorm: transformers 5.0 to 5.3, and so PyLate 1.6, save under them what they
+    loaded under today's."""
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
 
 def locate(folder: Path) -> Located:

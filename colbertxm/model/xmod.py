@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colbertxm.errors import UserError
+from colbertxm.model.packing import Grid, Packed
 
 
 @dataclass(frozen=True)
@@ -67,76 +68,6 @@ class XmodConfig:
         }
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Texts of like length in a padded [B, L] grid, which attention alone needs: `tokens` are their places among
-    the packed tokens, `slots` the same tokens' places in the flattened grid, `mask_BL` is None where all are full."""
-
-    tokens: Tensor
-    slots: Tensor
-    shape: tuple[int, int]
-    mask_BL: Tensor | None
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Texts of a batch laid end to end. `runs` are (adapter, first token, past the last token), all tokens once."""
-
-    ids_T: Tensor
-    positions_T: Tensor
-    lengths: tuple[int, ...]
-    runs: tuple[tuple[str, int, int], ...]
-    grids: tuple[Grid, ...]
-
-    def to(self, device: torch.device | str) -> Packed:
-        """The same batch with its tensors on `device`."""
-        grids = tuple(
-            Grid(
-                g.tokens.to(device),
-                g.slots.to(device),
-                g.shape,
-                None if g.mask_BL is None else g.mask_BL.to(device),
-            )
-            for g in self.grids
-        )
-        return Packed(self.ids_T.to(device), self.positions_T.to(device), self.lengths, self.runs, grids)
-
-
-def pack(ids: Sequence[Sequence[int]], adapters: Sequence[str], pad_token_id: int = 1) -> Packed:
-    """Lay token ids end to end; `adapters[i]` is the adapter of text i. Positions start after the padding id,
-    as in RoBERTa (fairseq's convention). Neighbours of one language make one run. Computed once per batch on the
-    host, so that no layer has to ask the device anything."""
-    lengths = tuple(len(text) for text in ids)
-    runs: list[tuple[str, int, int]] = []
-    starts: list[int] = []
-    start = 0
-    for adapter, length in zip(adapters, lengths, strict=True):
-        if runs and runs[-1][0] == adapter:
-            runs[-1] = (adapter, runs[-1][1], start + length)
-        else:
-            runs.append((adapter, start, start + length))
-        starts.append(start)
-        start += length
-    # One long text must not pad all others to its length: texts share a grid with those of their power of two.
-    groups: dict[int, list[int]] = {}
-    for i, length in enumerate(lengths):
-        groups.setdefault(max(16, 1 << (length - 1).bit_length()), []).append(i)
-    ids_T = torch.tensor([token for text in ids for token in text], dtype=torch.long)
-    positions_T = torch.tensor([pad_token_id + 1 + i for length in lengths for i in range(length)])
-    grids = tuple(_grid([lengths[i] for i in g], [starts[i] for i in g]) for _, g in sorted(groups.items()))
-    return Packed(ids_T, positions_T, lengths, tuple(runs), grids)
-
-
-def _grid(lengths: Sequence[int], starts: Sequence[int]) -> Grid:
-    longest = max(lengths)
-    column_BL = torch.arange(longest).expand(len(lengths), -1)
-    mask_BL = column_BL < torch.tensor(lengths)[:, None]
-    tokens = (column_BL + torch.tensor(starts)[:, None])[mask_BL]
-    full = len(tokens) == mask_BL.numel()
-    slots = mask_BL.flatten().nonzero().squeeze(1)
-    return Grid(tokens, slots, (len(lengths), longest), None if full else mask_BL)
-
-
 class Embeddings(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
@@ -162,19 +93,16 @@ class SelfAttention(nn.Module):
         projected = [project(hidden_TH) for project in (self.query, self.key, self.value)]
         context_TH = torch.empty_like(projected[2])
         for grid in batch.grids:
-            B, L = grid.shape
-            query, key, value = (
-                p.new_zeros(B * L, p.shape[1])
-                .index_copy(0, grid.slots, p[grid.tokens])
-                .view(B, L, self.heads, -1)
-                .transpose(1, 2)
-                for p in projected
-            )
-            mask = None if grid.mask_BL is None else grid.mask_BL[:, None, None, :]
-            context = F.scaled_dot_product_attention(query, key, value, mask)
-            flat = context.transpose(1, 2).reshape(B * L, -1)[grid.slots]
-            context_TH = context_TH.index_copy(0, grid.tokens, flat.to(context_TH.dtype))
+            context_TH = grid.collect(self.attend([grid.spread(p) for p in projected], grid), context_TH)
         return context_TH
+
+    def attend(self, projected: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Attention within each text of a grid whose slots are the rows of `projected` (query, key, value)."""
+        B, L = grid.shape
+        query, key, value = (p.view(B, L, self.heads, -1).transpose(1, 2) for p in projected)
+        mask = None if grid.mask_BL is None else grid.mask_BL[:, None, None, :]
+        context = F.scaled_dot_product_attention(query, key, value, mask)
+        return context.transpose(1, 2).reshape(B * L, -1)
 
 
 class AttentionOutput(nn.Module):
@@ -276,6 +204,14 @@ class Xmod(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Stack(config)
 
+    def compile(self, **options: Any) -> None:
+        """Compile in place what works token by token, for any number of tokens: a few graphs in all, shared by the
+        layers, whatever the batch's lengths and languages. The routing, which is different for each batch, and
+        attention, which is one fused kernel already, stay as they are. `options` go to torch.compile."""
+        for module in self.modules():
+            if isinstance(module, (Intermediate, Adapter, AttentionOutput)):
+                nn.Module.compile(module, dynamic=True, **options)
+
     def adapters(self) -> Iterator[tuple[int, str, Adapter]]:
         """Every adapter with its layer's index and its name."""
         for index, layer in enumerate(self.encoder.layer):
@@ -304,10 +240,12 @@ class Xmod(nn.Module):
         self, batch: Packed, hidden_TH: Tensor | None = None, first: int = 0, last: int | None = None
     ) -> Tensor:
         """Hidden states [T, H] after layer `last` (default: all). `hidden_TH` are the states that enter layer
-        `first`; without them the embeddings are computed here."""
+        `first`; without them the embeddings are computed here. Tokens in the caller's order."""
         self.check(batch)
         if hidden_TH is None:
             hidden_TH = self.embeddings(batch.ids_T, batch.positions_T)
+        elif batch.sort_T is not None:
+            hidden_TH = hidden_TH[batch.sort_T]
         for layer in list(self.encoder.layer)[first:last]:
             hidden_TH = layer(hidden_TH, batch)
-        return hidden_TH
+        return hidden_TH if batch.restore_T is None else hidden_TH[batch.restore_T]

@@ -17,7 +17,6 @@ from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.scores import dot, maxsim
 from colbertxm.model.tokens import Tokenised
 from colbertxm.model.trunk import Trunk
-from colbertxm.model.xmod import pack
 from colbertxm.retriever import Retriever
 from colbertxm.training.batches import Batch, TripleData
 from colbertxm.training.losses import in_batch_softmax, pairwise_softmax
@@ -74,11 +73,10 @@ class RetrieverModule(L.LightningModule):
     def vectors(self, texts: Sequence[Tokenised], adapters: Sequence[str]) -> Vectors:
         """Vectors with gradient, in the texts' order."""
         trunk = self._trunk[0]
-        batch = pack([t.ids for t in texts], adapters, self.encoder.xmod.config.pad_token_id).to(self.device)
-        keep = [t.keep for t in texts]
+        batch = self.encoder.pack(texts, adapters)
         if trunk is None:
-            return self.encoder(batch, keep)
-        return self.encoder(batch, keep, trunk.states([t.ids for t in texts], adapters).to(self.device), trunk.depth)
+            return self.encoder(batch)
+        return self.encoder(batch, trunk.states([t.ids for t in texts], adapters).to(self.device), trunk.depth)
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all queries against all passages of the batch, [B, C]."""

@@ -1,0 +1,44 @@
+"""Write a model for another library: `python -m colbertxm.export checkpoint=FOLDER to=pylate output=FOLDER`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from colbertxm import entry
+from colbertxm.errors import UserError, nearest
+
+
+def run(cfg: DictConfig) -> None:
+    """Read the model with the chosen languages and write it in the layout asked for."""
+    from colbertxm.model.checkpoints import load_model, save_model
+    from colbertxm.model.formats import OWN, WRITERS, write_as
+    from colbertxm.stages import resolve_model, say
+
+    entry.check_filled(cfg, "export")
+    layouts = (*WRITERS, OWN)
+    if cfg.to not in layouts:
+        raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, layouts)}: choose of {', '.join(layouts)}")
+    if cfg.lang and cfg.languages:
+        raise UserError("export takes lang=... or languages=[...], not both")
+    source, output = resolve_model(cfg.checkpoint), Path(cfg.output)
+    if output.resolve() == source.resolve():
+        raise UserError(f"output={output} is the checkpoint itself: choose another folder")
+    languages = [cfg.lang] if cfg.lang else cfg.languages
+    encoder = load_model(
+        source, languages=None if languages is None else list(languages), tokens=entry.plain(cfg.tokens)
+    )
+    if cfg.to == OWN:
+        save_model(output, encoder, {"exported_from": str(cfg.checkpoint)})
+    else:
+        write_as(cfg.to, output, encoder)
+    if cfg.to == "transformers" and encoder.linear is not None:
+        say(f"mind: a plain XmodModel has no place for the projection to {encoder.dim} dimensions; it is left behind")
+    print(f"model: {output} ({cfg.to}; adapters {', '.join(encoder.xmod.config.languages)})")
+
+
+main = entry.main("export", run)
+
+if __name__ == "__main__":
+    main()
