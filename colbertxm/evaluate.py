@@ -14,7 +14,6 @@ def run(cfg: DictConfig) -> None:
     from colbertxm import stages
     from colbertxm.errors import UserError
     from colbertxm.evaluation.baselines import System
-    from colbertxm.model.checkpoints import load_model
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
     from colbertxm.retriever import Retriever
@@ -28,11 +27,11 @@ def run(cfg: DictConfig) -> None:
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
     needed = set(cfg.baselines) & set(stages.UNTRAINED)
-    base = stages.load_base(TokenSettings("query: ", "passage: "), langs) if needed else None
+    base = stages.load_base(TokenSettings("query: ", "passage: "), langs, lang_proxy=cfg.lang_proxy) if needed else None
     for name in cfg.baselines:
         systems[name] = stages.baseline(name, base)
     for model in map(stages.resolve_model, cfg.checkpoints):
-        encoder, name = load_model(model), model.absolute().parent.name
+        encoder, name = stages.open_model(model, cfg.lang_proxy), model.absolute().parent.name
         encoder.check_languages(langs)
         if name in systems:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from colbertxm import entry
+from colbertxm.records import Text
 
 
 def run(cfg: DictConfig) -> None:
     """Encode the corpus and write the index folder."""
-    from colbertxm.data.corpus import read_corpus
-    from colbertxm.model.checkpoints import load_model
     from colbertxm.progress import progress
     from colbertxm.retriever import Retriever
-    from colbertxm.stages import resolve_model, say, smart_home
+    from colbertxm.stages import open_model, resolve_model, say
 
     model = resolve_model(cfg.checkpoint)
-    encoder = load_model(model)
-    if cfg.corpus == "smart_home":
-        home = smart_home()
-        langs = list(cfg.langs or home.languages("test"))
-        passages = [p for lang in langs for p in home.collection("test", lang, lang).passages]
-    else:
-        passages = read_corpus(Path(cfg.corpus), list(cfg.langs or []))
+    encoder = open_model(model, cfg.lang_proxy)
+    passages = read_passages(cfg, encoder.languages)
     encoder.check_languages(sorted({p.lang for p in passages}))
     output = Path(cfg.output) if cfg.output else model.parent / "index"
     say(f"encoding {len(passages)} passages")
@@ -35,6 +30,28 @@ def run(cfg: DictConfig) -> None:
     say(f"{len(passages)} passages in {time.perf_counter() - started:.1f} s")
     print(f"index: {output}")
     print(f'next:  colbertxm search "turn the lights off" lang={passages[0].lang} checkpoint={model} index={output}')
+
+
+def read_passages(cfg: DictConfig, readable: Sequence[str]) -> list[Text]:
+    """The passages of smart_home or of a file; `readable` are the model's languages. Raises UserError where their
+    languages are said twice."""
+    from colbertxm.data.corpus import read_corpus
+    from colbertxm.errors import UserError
+    from colbertxm.identify import AUTO
+    from colbertxm.stages import smart_home
+
+    langs = list(cfg.langs or [])
+    if cfg.corpus == "smart_home":
+        if cfg.lang is not None:
+            raise UserError("smart_home says which languages its texts are in: leave out lang, or choose with langs")
+        home = smart_home()
+        langs = langs or list(home.languages("test"))
+        return [p for lang in langs for p in home.collection("test", lang, lang).passages]
+    if cfg.lang == AUTO:
+        return read_corpus(Path(cfg.corpus), [], langs or readable)
+    if cfg.lang is not None and langs:
+        raise UserError(f"lang={cfg.lang} and langs={langs} are two answers to one question: give one of them")
+    return read_corpus(Path(cfg.corpus), langs if cfg.lang is None else [cfg.lang])
 
 
 main = entry.main("index", run)

@@ -1,16 +1,22 @@
 """The 81 languages of X-MOD: codes, adapters, names, scripts, and how data sets spell them.
 
-    >>> language("dt").adapter, language("zh-Hant").code, language("arabic").rtl
-    ('nl_XX', 'zh-hant', True)
+    >>> language("dt").adapter, language("zh-Hant").code, language("arabic").rtl, language("pt-BR").code
+    ('nl_XX', 'zh-hant', True, 'pt')
+    >>> language(proxies({"yoruba": "sw"}).get("yo", "yo")).adapter
+    'sw_KE'
 
-There is no default: a spelling that is not in the table is an error.
+There is no default: a spelling that is not in the table is an error, and so is the adapter of a language that
+X-MOD has not learnt, until `lang_proxy` names another language's.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from colbertxm.errors import UserError, nearest
+from colbertxm.other_languages import OTHER_SCRIPT, REGIONS, WITHOUT_ADAPTER
 
 RIGHT_TO_LEFT = frozenset({"Arab", "Hebr"})
 UNSEGMENTED = frozenset({"Hans", "Hant", "Jpan", "Thai", "Khmr", "Laoo", "Mymr"})
@@ -22,14 +28,25 @@ class Language:
 
     code: str
     """What a `Text` carries: ISO 639-1, with its script where a language has a second row (sr-latn)."""
-    adapter: str
-    """The X-MOD adapter that reads it, such as de_DE."""
+    xmod: str | None
+    """Its X-MOD adapter, such as de_DE; None where X-MOD has none."""
     iso3: str
     """ISO 639-3."""
     script: str
     """ISO 15924, such as Latn."""
     name: str
     """In English."""
+
+    @property
+    def adapter(self) -> str:
+        """The X-MOD adapter that reads it. Raises UserError where there is none: naming another one is a decision
+        of the experiment, never ours."""
+        if self.xmod is None:
+            raise UserError(
+                f"X-MOD has no adapter for {self.name} ({self.code}): name the language whose adapter is to read it, "
+                f"such as lang_proxy={{{self.code}:sw}}"
+            )
+        return self.xmod
 
     @property
     def rtl(self) -> bool:
@@ -70,53 +87,129 @@ sa sa_IN san Deva Sanskrit
 """
 
 
+def _rows(table: str) -> list[str]:
+    return [entry for line in table.split("\n") for entry in line.split("|") if entry]
+
+
 def _parse(entry: str) -> Language:
     code, adapter, iso3, script, name = entry.split(" ", 4)
     return Language(code, adapter, iso3, script, name)
 
 
-_OF_ADAPTERS = tuple(_parse(entry) for line in _TABLE.split("\n") for entry in line.split("|") if entry)
+def _without(entry: str) -> Language:
+    code, iso3, script, name = entry.split(" ", 3)
+    return Language(code, None, iso3, script, name)
+
+
+_OF_ADAPTERS = tuple(map(_parse, _rows(_TABLE)))
 ADAPTERS: tuple[str, ...] = tuple(found.adapter for found in _OF_ADAPTERS)
 """X-MOD's 81 adapter names, in the order of their numbers."""
 _SECOND_SCRIPTS = (Language("sr-latn", "sr_RS", "srp", "Latn", "Serbian (Latin)"),)
 LANGUAGES: tuple[Language, ...] = (*_OF_ADAPTERS, *_SECOND_SCRIPTS)
 """The languages of the adapters, and a second script where collections keep it apart."""
+OTHERS: tuple[Language, ...] = tuple(map(_without, _rows(WITHOUT_ADAPTER)))
+"""Languages that collections have and X-MOD has not: texts in them need a `lang_proxy`."""
 
-# What else data sets and people write: mMARCO and ir_datasets (dt), NTREX and FLORES (zho-CN, zho_Hans, arb),
-# ISO 639-2's bibliographic codes (ger), withdrawn codes (iw), Norway's two standards, everyday names.
+# What else data sets and people write: mMARCO and ir_datasets (dt), NTREX and FLORES (zho-CN, arb; of a macrolanguage
+# the member that is its standard), ISO 639-2's bibliographic codes (ger), withdrawn codes (iw), Norway's two standards,
+# Lucene's analyzers (brazilian), everyday names.
 _SPELLINGS = {
-    "dt": "nl", "zh-cn": "zh", "zh-hans": "zh", "zh-hans-cn": "zh", "zho-cn": "zh", "zho-hans": "zh",
-    "zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-hant-tw": "zh-hant", "zho-tw": "zh-hant",
-    "zho-hant": "zh-hant", "simplified chinese": "zh", "chinese (simplified)": "zh",
-    "chinese (traditional)": "zh-hant", "sr-cyrl": "sr", "srp-cyrl": "sr", "srp-latn": "sr-latn",
-    "nb": "no", "nn": "no", "nob": "no", "nno": "no", "iw": "he", "in": "id", "fil": "tl", "filipino": "tl",
-    "per": "fa", "pes": "fa", "farsi": "fa", "arb": "ar", "ger": "de", "fre": "fr", "dut": "nl", "chi": "zh",
-    "cze": "cs", "gre": "el", "rum": "ro", "slo": "sk", "swh": "sw", "khk": "mn", "zsm": "ms", "ekk": "et",
-    "lvs": "lv", "azj": "az", "uzn": "uz", "ory": "or", "npi": "ne", "als": "sq", "myanmar": "my",
-    "oriya": "or",
+    "zh": "zh-cn zh-hans zh-sg zh-my zho-cn cmn cmn-hans chi mandarin|simplified chinese|chinese (simplified)",
+    "zh-hant": "zh-tw zh-hk zh-mo zho-tw zho-hk zho-mo zho-hant cmn-hant|chinese (traditional)",
+    "sr-latn": "srp-latn", "nl": "dt dut flemish", "no": "nb nn nob nno|norwegian bokmål|norwegian nynorsk",
+    "he": "iw", "id": "in", "tl": "fil filipino", "fa": "per pes farsi", "ar": "arb", "de": "ger", "fr": "fre",
+    "cs": "cze", "el": "gre", "ro": "rum mo mol moldavian", "sk": "slo", "sq": "alb als", "hy": "arm", "eu": "baq",
+    "my": "bur myanmar", "ka": "geo", "is": "ice", "mk": "mac", "ms": "may zsm", "cy": "wel", "sw": "swh", "mn": "khk",
+    "et": "ekk", "lv": "lvs", "az": "azj", "uz": "uzn", "or": "ory oriya", "ne": "npi", "ps": "pbt pushto", "ku": "kmr",
+    "pa": "panjabi", "pt": "brazilian", "bn": "bangla", "es": "castilian", "sl": "slovene", "ky": "kirghiz",
+    "si": "sinhalese", "gsw": "gsw-zh", "ckb": "sorani", "om": "gaz", "mg": "plt", "ay": "ayr", "qu": "quy",
+    "yi": "ydd ji", "bo": "tib", "mi": "mao",
 }  # fmt: skip
+_SAME_SCRIPT = {"hang": "kore", "hrkt": "jpan"}  # FLORES writes kor_Hang
 
 
 def _spellings() -> dict[str, Language]:
-    by_code = {found.code: found for found in LANGUAGES}
-    known = {spelling: by_code[code] for spelling, code in _SPELLINGS.items()}
+    known: dict[str, Language] = {}
     # Backwards, so that of two scripts of one language the table's first keeps the shared names.
-    for found in reversed(LANGUAGES):
-        for spelling in (found.iso3, found.adapter.lower().replace("_", "-"), found.name.lower(), found.code):
+    for found in reversed((*LANGUAGES, *OTHERS)):
+        adapter = (found.xmod or found.code).lower().replace("_", "-")
+        for spelling in (found.iso3, adapter, found.name.lower(), found.code):
             known[spelling] = found
+    for code, listed in _SPELLINGS.items():
+        words, *names = listed.split("|")
+        known.update(dict.fromkeys((*words.split(), *names), known[code]))
     return known
 
 
 _KNOWN = _spellings()
+_TAG = re.compile(r"([a-z]{2,3})(?:-([a-z]{4}))?(?:-([a-z]{2}|[0-9]{3}))?")
 
 
 def language(spelling: str) -> Language:
     """The language meant by a code, an adapter's name, an ISO 639-3 code, an English name or a data set's
-    spelling. Case does not matter, nor `_` for `-`. Raises UserError for an unknown one, with the nearest."""
+    spelling, or by a BCP 47 tag of one of these with its script and a region (de-AT, deu_Latn, sr-Latn-RS): the
+    region is dropped, a script must be the one that the adapter reads. Case does not matter, nor `_` for `-`.
+    Raises UserError for an unknown one, with the nearest."""
     key = str(spelling).strip().lower().replace("_", "-")
-    if key not in _KNOWN:
+    found = _KNOWN.get(key) or _tagged(key)
+    if found is None:
         raise UserError(
             f"unknown language {spelling!r}{nearest(key, _KNOWN)}: X-MOD has {len(ADAPTERS)} languages, "
             "listed in colbertxm/languages.py"
         )
-    return _KNOWN[key]
+    return found
+
+
+def _tagged(key: str) -> Language | None:
+    """A known language with script, region or both. Raises UserError where they mean a script that the language's
+    row is not in: it would be read by an adapter that hardly saw it."""
+    tag = _TAG.fullmatch(key)
+    if tag is None:
+        return None
+    base, script, region = tag.groups()
+    found = _KNOWN.get(base)
+    if found is None or (region is not None and region not in REGIONS):
+        return None
+    found = _KNOWN.get(f"{base}-{script}") or _KNOWN.get(f"{found.code}-{script}") or found
+    other = script is not None and _SAME_SCRIPT.get(script, script) != found.script.lower()
+    if other or (script is None and f"{found.code}-{region}" in OTHER_SCRIPT):
+        raise UserError(
+            f"{key!r} means another script than {found.script}, in which {found.code!r} ({found.name}) is read: "
+            f"say {found.code!r} if the text is in {found.script}, transliterate it if not"
+        )
+    return found
+
+
+def proxies(given: Mapping[str, str] | None) -> dict[str, str]:
+    """A `lang_proxy` setting by codes: {language: the language whose adapter reads it}. Raises UserError for unknown
+    languages and for a proxy that has no adapter itself."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"lang_proxy={given}: give a mapping of languages, such as lang_proxy={{yo:sw}}")
+    found: dict[str, str] = {}
+    for spelling, proxy in (given or {}).items():
+        try:
+            code, reader = language(spelling).code, language(proxy)
+        except UserError as error:
+            raise UserError(f"lang_proxy={{{spelling}:{proxy}}}: {error}") from None
+        if reader.xmod is None:
+            raise UserError(f"lang_proxy={{{spelling}:{proxy}}}: X-MOD has no adapter for {reader.name} either")
+        if found.setdefault(code, reader.code) != reader.code:
+            raise UserError(f"lang_proxy names two proxies for {code!r}: {found[code]!r} and {reader.code!r}")
+    return found
+
+
+def to_load(langs: Sequence[str], found: Mapping[str, str]) -> list[str]:
+    """The languages whose adapters a model needs for texts in `langs`: their own where X-MOD has one, and the proxies.
+    A language with neither stays in the list, for its adapter's error."""
+    own = [lang for lang in langs if language(lang).xmod is not None or language(lang).code not in found]
+    return list(dict.fromkeys((*own, *found.values())))
+
+
+def proxy_notes(found: Mapping[str, str]) -> Sequence[str]:
+    """What a run says of its proxies, one line each: they change vectors."""
+    notes = []
+    for code, proxy in found.items():
+        own = language(code).xmod
+        instead = "which has no adapter" if own is None else f"instead of its own {own}"
+        notes.append(f"lang_proxy: {language(proxy).adapter} reads {language(code).name} ({code}), {instead}")
+    return notes

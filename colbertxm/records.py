@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A query or a passage. `lang` is a code that `colbertxm.languages.language` knows, such as `de` or `zh-hant`."""
+    """A query or a passage. `lang` is a code that `colbertxm.languages.language` knows, such as `de` or
+    `zh-hant`; where it was guessed (`lang=auto`), `lang_confidence` says how sure the guess was, 0 to 1."""
 
     id: str
     text: str
     lang: str
+    lang_confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from colbertxm.engine.exact import ExactEngine
 from colbertxm.engine.store import read_index, write_index
 from colbertxm.errors import UserError
 from colbertxm.evaluation.runs import rank_hits
+from colbertxm.identify import Guess
 from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.tokens import Kind
@@ -35,14 +36,17 @@ class Retriever:
         self.trunk = trunk
         self.batch_tokens = batch_tokens
         self.engine: ExactEngine | None = None
+        self.guesses: dict[str, Guess] = {}
+        """By passage id: languages that were guessed and not named, and how sure that was."""
         self._known: dict[tuple[Kind, str, str], torch.Tensor] = {}
 
     def encode(self, texts: Sequence[Text], kind: Kind, progress: Progress | None = None) -> Vectors:
         """Vectors of `texts`; one that `prepare` has seen is not encoded again."""
-        missing = {(kind, t.lang, t.text): t for t in texts if (kind, t.lang, t.text) not in self._known}
+        keys = self._keys(texts, kind)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         fresh = self.encoder.encode(list(missing.values()), kind, self.batch_tokens, self.trunk, progress)
         new = {key: fresh[i] for i, key in enumerate(missing)}
-        values = [v if (v := self._known.get(key)) is not None else new[key] for key in _keys(texts, kind)]
+        values = [v if (v := self._known.get(key)) is not None else new[key] for key in keys]
         return Vectors.of(values, self.encoder.dim)
 
     def prepare(self, collections: Iterable[Collection], progress: Progress | None = None) -> int:
@@ -54,13 +58,14 @@ class Retriever:
             texts = {(t.lang, t.text): t for c in collections for t in (c.queries if kind == "query" else c.passages)}
             chosen = list(texts.values())
             vectors = self.encode(chosen, kind_, progress)
-            self._known.update({key: vectors[i].clone() for i, key in enumerate(_keys(chosen, kind_))})
+            self._known.update({key: vectors[i].clone() for i, key in enumerate(self._keys(chosen, kind_))})
             total += len(chosen)
         return total
 
     def add(self, passages: Sequence[Text], progress: Progress | None = None) -> None:
         """Make `passages` searchable, in the place of those before."""
         vectors = self.encode(passages, "passage", progress)
+        self.guesses = _guesses((p.id, p.lang, p.lang_confidence) for p in passages)
         self.engine = ExactEngine(
             vectors.values,
             vectors.offsets,
@@ -76,21 +81,28 @@ class Retriever:
         dtype: str = "float16",
         progress: Progress | None = None,
     ) -> None:
-        """Encode `passages` and write them, with their texts, as an index folder. Raises UserError on a full disk."""
+        """Encode `passages` and write them as an index folder: with their texts, how sure guessed languages are, and
+        which proxies read them. Raises UserError on a full disk."""
         vectors = self.encode(passages, "passage", progress)
         langs = [language(p.lang).code for p in passages]
         ids, texts = [p.id for p in passages], [p.text for p in passages]
-        write_index(folder, vectors.values, vectors.offsets, ids, langs, meta, dtype, texts)
+        sure = [p.lang_confidence for p in passages]
+        confidences = sure if any(value is not None for value in sure) else None
+        notes = {**meta, "lang_proxy": self.encoder.lang_proxy}
+        write_index(folder, vectors.values, vectors.offsets, ids, langs, notes, dtype, texts, confidences)
 
     def open(self, folder: Path) -> dict[str, str]:
-        """Search the index in `folder`; returns its texts by id. Raises UserError for a damaged one, and for one
-        whose vectors have other dimensions than this model's."""
+        """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the
+        passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
+        and one whose passages were read by other adapters than the encoder's own proxies name."""
         index = read_index(folder)
         if index.vectors.shape[1] != self.encoder.dim:
             raise UserError(
                 f"{folder} holds vectors of {index.vectors.shape[1]} dimensions, this model makes {self.encoder.dim}: "
                 "index again with this model"
             )
+        self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
+        self.guesses = _guesses(zip(index.ids, index.langs, index.confidences, strict=True))
         self.engine = ExactEngine(index.vectors, index.offsets, index.ids, index.langs)
         return dict(zip(index.ids, index.texts, strict=True))
 
@@ -114,6 +126,22 @@ class Retriever:
         self.add(collection.passages)
         return [hit for hits in self.search(collection.queries, k) for hit in hits]
 
+    def _keys(self, texts: Sequence[Text], kind: Kind) -> list[tuple[Kind, str, str]]:
+        """What a text's vectors depend on: the adapter and not the language, for proxies change."""
+        return [(kind, self.encoder.adapter(t.lang), t.text) for t in texts]
 
-def _keys(texts: Sequence[Text], kind: Kind) -> list[tuple[Kind, str, str]]:
-    return [(kind, t.lang, t.text) for t in texts]
+
+def _guesses(passages: Iterable[tuple[str, str, float | None]]) -> dict[str, Guess]:
+    return {name: Guess(lang, confidence) for name, lang, confidence in passages if confidence is not None}
+
+
+def _same_proxies(meta: Mapping[str, Any], langs: Sequence[str], asked: dict[str, str], folder: Path) -> dict[str, str]:
+    """An index's proxies and those `asked` for, which must not differ where there are passages."""
+    made: dict[str, str] = dict(meta.get("lang_proxy", {}))
+    for code in sorted(asked.keys() & set(langs)):
+        if asked[code] != (reader := made.get(code, code)):
+            raise UserError(
+                f"{folder}: passages in {code!r} were read by the adapter of {reader!r}, not of {asked[code]!r}: "
+                f"search with lang_proxy={{{code}:{reader}}}, or index again"
+            )
+    return {**made, **asked}

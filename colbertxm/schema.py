@@ -2,6 +2,7 @@
 
 Hydra checks each key and type against these classes while it composes, so a misspelt key or `trainer.steps=many`
 fails before anything is loaded. Values live in conf/; here stand types alone, so that no default has two homes.
+`lang_proxy` is a mapping of languages, which `languages.proxies` checks: Hydra refuses new keys in a typed one.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class Train:
     name: str = MISSING
     output: str = MISSING
     seed: int = MISSING
+    lang_proxy: Any = None
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)
@@ -114,6 +116,8 @@ class Index:
     checkpoint: str = MISSING
     corpus: str = MISSING
     langs: list[str] | None = None
+    lang: str | None = None
+    lang_proxy: Any = None
     output: str | None = None
     dtype: str = MISSING
 
@@ -124,6 +128,7 @@ class Search:
     lang: str = MISSING
     passage_lang: str = MISSING
     k: int = MISSING
+    lang_proxy: Any = None
     checkpoint: str = MISSING
     index: str | None = None
 
@@ -134,6 +139,7 @@ class Evaluate:
     baselines: list[str] = MISSING
     split: str = MISSING
     langs: list[str] | None = None
+    lang_proxy: Any = None
     cross: str = MISSING
     sample: int | None = None
     output: str = MISSING

@@ -13,24 +13,31 @@ from colbertxm import entry
 def run(cfg: DictConfig) -> None:
     """Print the best passages of an index for one query."""
     from colbertxm.errors import UserError
+    from colbertxm.identify import AUTO, identify
     from colbertxm.languages import language
-    from colbertxm.model.checkpoints import load_model
     from colbertxm.records import Text
     from colbertxm.retriever import Retriever
-    from colbertxm.stages import resolve_model
+    from colbertxm.stages import open_model, resolve_model
 
     entry.check_filled(cfg, "search")
-    lang = language(cfg.lang).code
-    passage_lang = {"same": lang, "all": None}.get(cfg.passage_lang, cfg.passage_lang)
+    asked = None if cfg.lang == AUTO else language(cfg.lang).code
     model = resolve_model(cfg.checkpoint)
     folder = Path(cfg.index) if cfg.index else model.parent / "index"
     if cfg.k < 1:
         raise UserError(f"k={cfg.k} must be at least 1")
-    retriever = Retriever(load_model(model))
+    retriever = Retriever(open_model(model, cfg.lang_proxy))
     texts = retriever.open(folder)
-    hits = retriever.search([Text("query", cfg.query, lang)], cfg.k, passage_lang)[0]
-    for hit in hits:
-        print(f"{hit.rank:3}  {hit.score:8.4f}  {hit.passage_id}\n     {texts[hit.passage_id]}")
+    if asked is not None:
+        query = Text("query", cfg.query, asked)
+    else:
+        guess = identify([cfg.query], retriever.encoder.languages)[0]
+        query = Text("query", cfg.query, guess.lang, guess.confidence)
+        print(f"lang: {guess.lang} (auto, {guess.confidence:.2f})")
+    passage_lang = {"same": query.lang, "all": None}.get(cfg.passage_lang, cfg.passage_lang)
+    for hit in retriever.search([query], cfg.k, passage_lang)[0]:
+        found = retriever.guesses.get(hit.passage_id)
+        lang = f"  lang: {found.lang} (auto, {found.confidence:.2f})" if found else ""
+        print(f"{hit.rank:3}  {hit.score:8.4f}  {hit.passage_id}{lang}\n     {texts[hit.passage_id]}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.results import provenance, replacing
-from colbertxm.model.checkpoints import build_encoder
-from colbertxm.model.encoder import Encoder
+from colbertxm.languages import proxies, proxy_notes, to_load
+from colbertxm.model.checkpoints import SETTINGS, build_encoder, load_model, provenance_of
+from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.freeze import freeze, parameter_table
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
@@ -36,7 +37,7 @@ from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
 
-UNTRAINED = {
+UNTRAINED: dict[str, tuple[Pooling, bool]] = {
     "untrained_single": ("single", False),
     "untrained": ("multi", False),
     "untrained_no_prefix": ("multi", True),
@@ -81,11 +82,12 @@ class Base:
             self.trunks[depth] = Trunk(self.xmod, depth, None if below is None else self.trunks[below])
         return self.trunks[depth]
 
-    def retriever(self, pooling: str, skip_prefix: bool = False) -> Retriever:
+    def retriever(self, pooling: Pooling, skip_prefix: bool = False) -> Retriever:
         """The base as it is, at full width: raw MaxSim over all its tokens (`skip_prefix`: but those of the prefix),
         or its own single vector."""
-        settings = replace(self.encoder.tokens.settings, skip_prefix=skip_prefix)
-        encoder = Encoder(self.xmod, Tokens(self.encoder.tokens.tokenizer, settings), pooling, dim=0)  # type: ignore[arg-type]
+        own = self.encoder.tokens
+        tokens = Tokens(own.tokenizer, replace(own.settings, skip_prefix=skip_prefix))
+        encoder = Encoder(self.xmod, tokens, pooling, dim=0, lang_proxy=self.encoder.lang_proxy)
         return Retriever(encoder.eval(), self.trunk(self.xmod.config.num_hidden_layers))
 
 
@@ -93,11 +95,31 @@ def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     """The encoder that the groups `model` and `seed` describe."""
     settings = plain(cfg.model)
     check_start(settings.pop("projection"))
-    languages = settings.pop("languages") or list(data.languages)
+    found = proxies(cfg.lang_proxy)
+    languages = to_load(settings.pop("languages") or list(data.languages), found)
     settings.pop("_target_")
     tokens = settings.pop("tokens")
     partial = {"_target_": cfg.model._target_, "_partial_": True}
-    return build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
+    encoder: Encoder = build(DictConfig(partial))(**settings, languages=languages, tokens=tokens, seed=cfg.seed)
+    use_proxies(encoder, found)
+    return encoder
+
+
+def use_proxies(encoder: Encoder, found: Mapping[str, str]) -> None:
+    """Read some languages by others' adapters from now on, and say so: it changes vectors."""
+    encoder.lang_proxy = dict(found)
+    for note in proxy_notes(found):
+        say(note)
+
+
+def open_model(folder: Path, lang_proxy: Mapping[str, str] | None = None) -> Encoder:
+    """A saved model with the proxies that it was trained with; `lang_proxy` adds to them or takes their place."""
+    encoder = load_model(folder)
+    # A checkpoint of another layout has no notes of ours.
+    notes = provenance_of(folder) if (folder / SETTINGS).is_file() else {}
+    trained = proxies(notes.get("config", {}).get("lang_proxy"))
+    use_proxies(encoder, {**trained, **proxies(lang_proxy)})
+    return encoder
 
 
 def prepare(data: TrainingData, base: Base, depth: int) -> Material:
@@ -179,9 +201,13 @@ def baseline(name: str, base: Base | None) -> System:
     raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
 
 
-def load_base(tokens: TokenSettings, languages: Sequence[str], seed: int = 42) -> Base:
+def load_base(
+    tokens: TokenSettings, languages: Sequence[str], seed: int = 42, lang_proxy: Mapping[str, str] | None = None
+) -> Base:
     """The base model `small` as its makers use it."""
-    encoder = build_encoder("small", languages, tokens, "multi", 0, seed)
+    found = proxies(lang_proxy)
+    encoder = build_encoder("small", to_load(languages, found), tokens, "multi", 0, seed)
+    encoder.lang_proxy = found
     return Base(encoder.xmod, encoder.eval())
 
 

@@ -4,6 +4,7 @@
     vectors-<sha>.npy                 [T, E] float16 or float32
     offsets-<sha>.npy                 [N + 1] int64: passage n has the vectors offsets[n] to offsets[n + 1]
     ids-, langs-, texts-<sha>.json    N strings each
+    confidences-<sha>.json            N numbers or nulls: how sure a guessed language is; absent where none was guessed
 
 Data files are named by their content and the manifest is renamed into place last: a reader finds the old
 index or the new one, whatever happens in between. Nothing is pickled. Opening checks everything that it reads
@@ -35,7 +36,15 @@ FORMAT = "colbertxm-index"
 VERSION = 1
 MANIFEST = "manifest.json"
 DTYPES = {"float16": "<f2", "float32": "<f4"}
-SUFFIXES = {"vectors": ".npy", "offsets": ".npy", "ids": ".json", "langs": ".json", "texts": ".json"}
+SUFFIXES = {
+    "vectors": ".npy",
+    "offsets": ".npy",
+    "ids": ".json",
+    "langs": ".json",
+    "texts": ".json",
+    "confidences": ".json",
+}
+OPTIONAL = {"confidences"}
 BLOCK = 2**22  # bytes read or written at a time
 
 
@@ -49,6 +58,7 @@ class Index:
     langs: list[str]
     texts: list[str]
     meta: Mapping[str, Any]
+    confidences: list[float | None]
 
 
 def write_index(
@@ -60,6 +70,7 @@ def write_index(
     meta: Mapping[str, Any],
     dtype: str = "float16",
     texts: Sequence[str] | None = None,
+    confidences: Sequence[float | None] | None = None,
 ) -> None:
     """Write an index to `folder`, in the place of the one that is there. Shapes as in `ExactEngine`.
 
@@ -71,6 +82,8 @@ def write_index(
     texts = [""] * len(ids) if texts is None else texts
     if len(texts) != len(ids):
         raise UserError(f"{len(texts)} texts for {len(ids)} passages: give one text a passage")
+    if confidences is not None and len(confidences) != len(ids):
+        raise UserError(f"{len(confidences)} confidences for {len(ids)} passages: give one a passage, or None")
     if dtype not in DTYPES:
         raise UserError(f"an index stores {' or '.join(DTYPES)}, not {dtype!r}")
     if repeated := _first_repeated(ids):
@@ -84,6 +97,8 @@ def write_index(
         "langs": [json.dumps(list(langs)).encode()],
         "texts": [json.dumps(list(texts)).encode()],
     }
+    if confidences is not None:
+        contents["confidences"] = [json.dumps(list(confidences)).encode()]
     new_folder = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,21 +123,28 @@ def read_index(folder: Path) -> Index:
     """Open the index in `folder`. Raises UserError where it is missing, foreign, truncated or damaged; only
     numbers that changed among the vectors need `verify_index` to be found."""
     manifest = _read_manifest(folder)
-    for name in SUFFIXES:
+    for name in _names(manifest):
         _check_file(folder, manifest, name, checksum=name != "vectors")
     vectors = _map_vectors(folder, manifest)
     offsets = torch.from_numpy(np.load(_path(folder, manifest, "offsets"), allow_pickle=False))
     ids, langs, texts = (json.loads(_path(folder, manifest, name).read_bytes()) for name in ("ids", "langs", "texts"))
     check_layout(vectors, offsets, ids, langs)
-    return Index(vectors, offsets, ids, langs, texts, manifest["meta"])
+    guessed = "confidences" in manifest["files"]
+    confidences = json.loads(_path(folder, manifest, "confidences").read_bytes()) if guessed else [None] * len(ids)
+    return Index(vectors, offsets, ids, langs, texts, manifest["meta"], confidences)
 
 
 def verify_index(folder: Path) -> None:
     """Read all of the index in `folder`, compare checksums. Raises UserError that names the damaged file."""
     manifest = _read_manifest(folder)
-    for name in SUFFIXES:
+    for name in _names(manifest):
         _check_file(folder, manifest, name, checksum=True)
     read_index(folder)
+
+
+def _names(manifest: Mapping[str, Any]) -> list[str]:
+    """The files that an index must have, and those of the optional ones that this one has."""
+    return [name for name in SUFFIXES if name not in OPTIONAL or name in manifest["files"]]
 
 
 def _publish(folder: Path, contents: Mapping[str, Iterable[bytes]], head: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ Shapes: T vectors of all texts end to end, N texts, H hidden size, E dimensions 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from colbertxm.languages import language
+from colbertxm.languages import LANGUAGES, language, proxies
+from colbertxm.model.adapters import later
 from colbertxm.model.packing import Packed, pack
 from colbertxm.model.tokens import Kind, Tokenised, Tokens
 from colbertxm.model.trunk import Trunk
@@ -56,10 +57,19 @@ class Vectors:
 
 
 class Encoder(nn.Module):
-    """X-MOD with its head. `dim` is the width of the projection (no bias); 0 keeps the hidden size, unprojected."""
+    """X-MOD with its head. `dim` is the width of the projection (no bias); 0 keeps the hidden size, unprojected.
+    `lang_proxy` names, by codes, the language whose adapter reads another one's texts: {"yo": "sw"}."""
 
-    def __init__(self, xmod: Xmod, tokens: Tokens, pooling: Pooling = "multi", dim: int = 128) -> None:
+    def __init__(
+        self,
+        xmod: Xmod,
+        tokens: Tokens,
+        pooling: Pooling = "multi",
+        dim: int = 128,
+        lang_proxy: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self.lang_proxy = proxies(lang_proxy)
         self.xmod = xmod
         self.tokens = tokens
         self.pooling: Pooling = pooling
@@ -70,13 +80,28 @@ class Encoder(nn.Module):
         """Dimensions of a vector."""
         return self.linear.out_features if self.linear is not None else self.xmod.config.hidden_size
 
+    @property
+    def languages(self) -> list[str]:
+        """Codes of all languages whose texts this model reads."""
+        codes = dict.fromkeys([*(found.code for found in LANGUAGES), *self.lang_proxy])
+        codes |= dict.fromkeys(later(self.xmod.config.languages))
+        return [code for code in codes if self.adapter(code) in self.xmod.config.languages]
+
+    def adapter(self, lang: str) -> str:
+        """The adapter that reads `lang`: the one that `lang_proxy` names, its own in X-MOD, or one that was added to
+        this model. Raises UserError where there is none."""
+        code = language(lang).code
+        code = self.lang_proxy.get(code, code)
+        added = later(self.xmod.config.languages).get(code)
+        return added or language(code).adapter
+
     def compile(self, **options: Any) -> None:
         """Compile the X-MOD in place, as `Xmod.compile` does; the head is one product."""
         self.xmod.compile(**options)
 
     def check_languages(self, codes: Sequence[str]) -> None:
         """Raise UserError where a language has no adapter in this model: before the work, not in its middle."""
-        self.xmod.check_adapters({language(code).adapter for code in codes})
+        self.xmod.check_adapters({self.adapter(code) for code in codes})
 
     def tokenise(self, texts: Sequence[Text], kind: Kind) -> list[Tokenised]:
         """Token ids and skip marks. Raises UserError for an unknown language or a text that is none."""
@@ -116,7 +141,7 @@ class Encoder(nn.Module):
         `batch_tokens` tokens; with a `trunk`, layers that it holds are not computed again. `progress` is called
         with the number of texts finished since its last call. Raises UserError as `tokenise` does."""
         tokenised = self.tokenise(texts, kind)
-        adapters = [language(text.lang).adapter for text in texts]
+        adapters = [self.adapter(text.lang) for text in texts]
         device = next(self.parameters()).device
         values: list[Tensor] = [torch.empty(0)] * len(texts)
         for indices in length_batches([len(t.ids) for t in tokenised], adapters, batch_tokens):

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
-from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.tokens import Tokenised
 from colbertxm.records import Text, Triple
@@ -131,8 +130,8 @@ class TripleData(L.LightningDataModule):
         return Batch(
             self.encoder.tokenise(queries, "query"),
             self.encoder.tokenise(passages, "passage"),
-            [language(text.lang).adapter for text in queries],
-            [language(text.lang).adapter for text in passages],
+            [self.encoder.adapter(text.lang) for text in queries],
+            [self.encoder.adapter(text.lang) for text in passages],
             false_negatives(queries, passages),
         )
 
