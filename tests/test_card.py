@@ -29,7 +29,7 @@ ROWS = [
 
 def folder(tmp_path: Path, **changes: Any) -> Path:
     """A model folder's two descriptions, without its weights."""
-    config = {"model_type": "xmod", "languages": ["en_XX", "zh_CN", "zh_TW", "sr_RS", "xx_YY"]}
+    config = {"model_type": "xmod", "languages": ["en_XX", "zh_CN", "zh_TW", "sr_RS", "yo_XX", "xx_YY"]}
     tokens = {"query_maxlen": 32, "passage_maxlen": 256}
     settings = {"format": 1, "pooling": "multi", "dim": 128, "tokens": tokens, "provenance": PROVENANCE, **changes}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, **changes: Any) -> Path:
 def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
     card = ModelCard(model_card(read_facts(folder(tmp_path)), "owner/name", ROWS, None, ["ms_marco"]))
     data = card.data
-    assert data.language == ["en", "zh", "sr"]  # zh once, a script's suffix and an unknown adapter left out
+    assert data.language == ["en", "zh", "sr", "yo"]  # zh once, a script's suffix and an unknown adapter left out
     assert (data.license, data.base_model, data.library_name) == ("mit", "facebook/xmod-base", "colbertxm")
     assert data.pipeline_tag == "sentence-similarity" and data.datasets == ["ms_marco"]
     assert {"xmod", "late-interaction"} <= set(data.tags)

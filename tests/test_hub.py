@@ -82,6 +82,11 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
+def test_a_language_that_was_added_later_is_found_by_its_code() -> None:
+    assert hub.adapters_of(["en", "yoruba"], ["en_XX", "de_DE", "yo_XX"], NAME) == ["en_XX", "yo_XX"]
+    assert hub.adapters_of(["xx_YY"], ["en_XX", "xx_YY"], NAME) == ["xx_YY"]
+
+
 def test_names() -> None:
     for good in ("owner/name", "facebook/xmod-base@main", "a/b@refs/pr/1", "a/b.c_d-e@960de71"):
         assert looks_like_hub_name(good), good
@@ -290,6 +295,8 @@ def test_a_config_that_is_no_json_is_refused(served: Hub, tmp_path: Path) -> Non
 def test_languages_that_are_not_there(served: Hub) -> None:
     with pytest.raises(UserError, match="no adapter fr_XX; it has de_DE, en_XX"):
         pull(NAME, ["fr"])
+    with pytest.raises(UserError, match="no adapter yo_XX"):
+        pull(NAME, ["yo"])
     with pytest.raises(UserError, match="unknown language 'klingon'"):
         pull(NAME, ["klingon"])
     pull(NAME)

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from colbertxm.errors import UserError
-from colbertxm.languages import LANGUAGES
+from colbertxm.languages import LANGUAGES, OTHERS
+from colbertxm.model.adapters import name_of
 from colbertxm.model.hub import CONFIG, REVISIONS, SETTINGS, looks_like_hub_name
 from colbertxm.sources import cache_folder
 
@@ -29,7 +30,7 @@ LICENCES = {
 }
 """What the bases are published under; a card without `license` takes over its base's."""
 METRICS = {"RR": "mrr", "nDCG": "ndcg", "R": "recall", "P": "precision", "AP": "map"}
-_OF_ADAPTERS = {found.adapter: found for found in reversed(LANGUAGES)}
+_OF_ADAPTERS = {name_of(found.code): found for found in reversed((*LANGUAGES, *OTHERS))}
 
 
 @dataclass(frozen=True)

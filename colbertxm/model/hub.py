@@ -28,8 +28,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from colbertxm.errors import UserError, nearest
-from colbertxm.languages import ADAPTERS, language
+from colbertxm.languages import ADAPTERS
 from colbertxm.model import hub_http, slices
+from colbertxm.model.adapters import name_of
 from colbertxm.model.hub_http import RemoteFile, Repository
 from colbertxm.sources import cache_folder, sha256
 
@@ -160,10 +161,10 @@ def _ready(folder: Path, languages: Sequence[str] | None, verify: bool) -> Path 
 
 def adapters_of(languages: Sequence[str] | None, known: Sequence[str], name: str) -> list[str] | None:
     """The adapters of `languages` among those that a model has, in the model's order; None for all of them. A language
-    is spelled as anywhere else, or by the adapter's own name where it is none of X-MOD's."""
+    is spelled as anywhere else, or by its adapter's name; one that X-MOD never had is found where it was added."""
     if languages is None or not known:
         return None
-    wanted = {spelling if spelling in known else language(spelling).adapter for spelling in languages}
+    wanted = {spelling if spelling in known else name_of(spelling) for spelling in languages}
     if missing := sorted(wanted - set(known)):
         hint = nearest(missing[0], known) if missing[0] not in ADAPTERS else ""
         raise UserError(f"{name} has no adapter {', '.join(missing)}{hint}; it has {', '.join(sorted(known))}")
