@@ -155,6 +155,20 @@ class Report:
 
 
 @dataclass
+class Push:
+    checkpoint: str = MISSING
+    repo: str = MISSING
+    private: bool = MISSING
+    dry_run: bool = MISSING
+    results: str | None = None
+    row: str | None = None
+    card: str | None = None
+    license: str | None = None
+    datasets: list[str] = MISSING
+    message: str = MISSING
+
+
+@dataclass
 class Export:
     checkpoint: str = MISSING
     to: str = MISSING
@@ -180,6 +194,7 @@ SCHEMAS: dict[str, Any] = {
     "search": Search,
     "evaluate": Evaluate,
     "report": Report,
+    "push": Push,
     "export": Export,
     "demo": Demo,
 }
