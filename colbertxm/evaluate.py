@@ -14,6 +14,7 @@ def run(cfg: DictConfig) -> None:
     from colbertxm import stages
     from colbertxm.errors import UserError
     from colbertxm.evaluation.baselines import System
+    from colbertxm.languages import proxies, to_load
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
     from colbertxm.retriever import Retriever
@@ -30,8 +31,10 @@ def run(cfg: DictConfig) -> None:
     base = stages.load_base(TokenSettings("query: ", "passage: "), langs, lang_proxy=cfg.lang_proxy) if needed else None
     for name in cfg.baselines:
         systems[name] = stages.baseline(name, base)
-    for model in map(stages.resolve_model, cfg.checkpoints):
-        encoder, name = stages.open_model(model, cfg.lang_proxy), model.absolute().parent.name
+    for checkpoint in cfg.checkpoints:
+        model = stages.resolve_model(checkpoint, to_load(langs, proxies(cfg.lang_proxy)))
+        encoder = stages.open_model(model, cfg.lang_proxy)
+        name = model.absolute().parent.name if Path(checkpoint).exists() or checkpoint == "latest" else checkpoint
         encoder.check_languages(langs)
         if name in systems:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "

@@ -22,13 +22,11 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, layouts)}: choose of {', '.join(layouts)}")
     if cfg.lang and cfg.languages:
         raise UserError("export takes lang=... or languages=[...], not both")
-    source, output = resolve_model(cfg.checkpoint), Path(cfg.output)
+    languages = [cfg.lang] if cfg.lang else None if cfg.languages is None else list(cfg.languages)
+    source, output = resolve_model(cfg.checkpoint, languages), Path(cfg.output)
     if output.resolve() == source.resolve():
         raise UserError(f"output={output} is the checkpoint itself: choose another folder")
-    languages = [cfg.lang] if cfg.lang else cfg.languages
-    encoder = load_model(
-        source, languages=None if languages is None else list(languages), tokens=entry.plain(cfg.tokens)
-    )
+    encoder = load_model(source, languages=languages, tokens=entry.plain(cfg.tokens))
     if cfg.to == OWN:
         save_model(output, encoder, {"exported_from": str(cfg.checkpoint)})
     else:

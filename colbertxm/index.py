@@ -16,20 +16,30 @@ def run(cfg: DictConfig) -> None:
     """Encode the corpus and write the index folder."""
     from colbertxm.progress import progress
     from colbertxm.retriever import Retriever
-    from colbertxm.stages import open_model, resolve_model, say
+    from colbertxm.stages import index_folder, open_model, resolve_model, say
 
-    model = resolve_model(cfg.checkpoint)
+    model = resolve_model(cfg.checkpoint, named_languages(cfg))
     encoder = open_model(model, cfg.lang_proxy)
     passages = read_passages(cfg, encoder.languages)
     encoder.check_languages(sorted({p.lang for p in passages}))
-    output = Path(cfg.output) if cfg.output else model.parent / "index"
+    output = index_folder(cfg.checkpoint, model, cfg.output)
     say(f"encoding {len(passages)} passages")
     started = time.perf_counter()
     meta = {"model": str(model), "corpus": cfg.corpus}
     Retriever(encoder).write(output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"))
     say(f"{len(passages)} passages in {time.perf_counter() - started:.1f} s")
     print(f"index: {output}")
-    print(f'next:  colbertxm search "turn the lights off" lang={passages[0].lang} checkpoint={model} index={output}')
+    lang = passages[0].lang
+    print(f'next:  colbertxm search "turn the lights off" lang={lang} checkpoint={cfg.checkpoint} index={output}')
+
+
+def named_languages(cfg: DictConfig) -> list[str] | None:
+    """The languages whose adapters will be needed, where the command names them."""
+    from colbertxm.identify import AUTO
+    from colbertxm.languages import proxies, to_load
+
+    langs = list(cfg.langs or ([] if cfg.lang in (None, AUTO) else [cfg.lang]))
+    return to_load(langs, proxies(cfg.lang_proxy)) if langs else None
 
 
 def read_passages(cfg: DictConfig, readable: Sequence[str]) -> list[Text]:

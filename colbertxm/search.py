@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -14,15 +13,16 @@ def run(cfg: DictConfig) -> None:
     """Print the best passages of an index for one query."""
     from colbertxm.errors import UserError
     from colbertxm.identify import AUTO, identify
-    from colbertxm.languages import language
+    from colbertxm.languages import language, proxies, to_load
     from colbertxm.records import Text
     from colbertxm.retriever import Retriever
-    from colbertxm.stages import open_model, resolve_model
+    from colbertxm.stages import index_folder, open_model, resolve_model
 
     entry.check_filled(cfg, "search")
     asked = None if cfg.lang == AUTO else language(cfg.lang).code
-    model = resolve_model(cfg.checkpoint)
-    folder = Path(cfg.index) if cfg.index else model.parent / "index"
+    needed = None if asked is None else to_load([asked], proxies(cfg.lang_proxy))
+    model = resolve_model(cfg.checkpoint, needed)
+    folder = index_folder(cfg.checkpoint, model, cfg.index)
     if cfg.k < 1:
         raise UserError(f"k={cfg.k} must be at least 1")
     retriever = Retriever(open_model(model, cfg.lang_proxy))

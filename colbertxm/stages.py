@@ -24,7 +24,7 @@ from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.results import provenance, replacing
 from colbertxm.languages import proxies, proxy_notes, to_load
-from colbertxm.model.checkpoints import SETTINGS, build_encoder, load_model, provenance_of
+from colbertxm.model.checkpoints import SETTINGS, build_encoder, find_model, load_model, provenance_of
 from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.freeze import freeze, parameter_table
 from colbertxm.model.tokens import Tokens, TokenSettings
@@ -225,10 +225,20 @@ def remember(model: Path) -> None:
         part.write_text(str(model), encoding="utf-8")
 
 
-def resolve_model(model: str) -> Path:
-    """`latest` or a folder. Raises UserError where nothing has been trained here."""
+def resolve_model(model: str, languages: Sequence[str] | None = None) -> Path:
+    """`latest`, a folder, or a name on the hub, of which the adapters of `languages` are fetched (None: all). Raises
+    UserError where nothing has been trained here, or nothing is there."""
     if model != "latest":
-        return Path(model)
+        return find_model(model, languages)
     if not LATEST.exists():
         raise UserError("no model has been trained in this folder: run `colbertxm train`, or give checkpoint=FOLDER")
     return Path(LATEST.read_text(encoding="utf-8").strip())
+
+
+def index_folder(checkpoint: str, model: Path, given: str | None) -> Path:
+    """Where a model's index lies unless it is `given`: beside the model folder; for a model from the hub, which lies in
+    a shared cache, under outputs/."""
+    if given:
+        return Path(given)
+    here = checkpoint == "latest" or Path(checkpoint).is_dir()
+    return model.parent / "index" if here else Path("outputs") / checkpoint.replace("/", "--") / "index"

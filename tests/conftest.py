@@ -13,9 +13,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pytest
 import torch
+from hub_server import Hub
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -128,3 +130,20 @@ def world(wheels: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(f"{module}.fetch", lambda source, cache=None: wheels[source.name])
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+@pytest.fixture
+def loopback_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub on the loopback that the code takes for the real one, and an empty cache."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("COLBERTXM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("colbertxm.model.hub_http.FIRST_WAIT_S", 0.01)
+    # huggingface_hub fetches a list that goes into its User-Agent, once a day, from the public hub: not in a test.
+    (tmp_path / "harnesses.json").write_text('{"standardEnvVars": [], "harnesses": {}}')
+    monkeypatch.setattr("huggingface_hub.constants.AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
+    with hub_server.serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server

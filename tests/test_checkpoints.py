@@ -123,7 +123,7 @@ def test_pca_keeps_dot_products_best(world: Path) -> None:
 
 
 def test_unknown_base_pooling_and_language_are_errors(world: Path) -> None:
-    with pytest.raises(UserError, match="'tiny' is neither 'small' nor the folder"):
+    with pytest.raises(UserError, match="no model at tiny: give a model folder"):
         build_encoder("tiny", ["en"], TokenSettings(), "multi", 8, 0)
     with pytest.raises(UserError, match="'many' must be 'multi' or 'single'"):
         build_encoder("small", ["en"], TokenSettings(), "many", 8, 0)  # type: ignore[arg-type]

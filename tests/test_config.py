@@ -89,7 +89,7 @@ def call(monkeypatch: pytest.MonkeyPatch, verb: str, *arguments: str) -> None:
         ("export", ["to=pylate"], "export needs output=..."),
         ("export", ["to=pilate", "output=o"], "to='pilate' is unknown (did you mean 'pylate'?)"),
         ("export", ["checkpoint=nowhere", "to=pylate", "output=o"], "no model at nowhere"),
-        ("export", ["checkpoint=m", "to=pylate", "output=m"], "is the checkpoint itself"),
+        ("export", ["checkpoint=.", "to=pylate", "output=."], "is the checkpoint itself"),
         ("export", ["to=pylate", "output=o", "lang=de", "languages=[de]"], "not both"),
         ("export", ["to=pylate", "output=o", "tokens.marker=none"], "did you mean 'tokens.markers'"),
     ],

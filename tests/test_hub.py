@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import hub_server
@@ -64,22 +63,11 @@ def files(tmp: Path, **more: bytes) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def served(loopback_hub: Hub, tmp_path: Path) -> Hub:
     """A hub with one small model, and an empty cache."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("COLBERTXM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub_http, "FIRST_WAIT_S", 0.01)
-    # huggingface_hub fetches a list that goes into its User-Agent, once a day, from the public hub: not in a test.
-    (tmp_path / "harnesses.json").write_text('{"standardEnvVars": [], "harnesses": {}}')
-    monkeypatch.setattr("huggingface_hub.constants.AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
-    with hub_server.serving() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        server.repos[NAME] = Repo()
-        server.repos[NAME].commit(files(tmp_path))
-        yield server
+    loopback_hub.repos[NAME] = Repo()
+    loopback_hub.repos[NAME].commit(files(tmp_path))
+    return loopback_hub
 
 
 def test_a_language_that_was_added_later_is_found_by_its_code() -> None:

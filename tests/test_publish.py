@@ -11,7 +11,6 @@ import torch
 from hub_server import Hub, Repo
 from huggingface_hub import ModelCard
 from test_config import call
-from test_hub import served  # noqa: F401
 
 from colbertxm.evaluation.results import provenance, write_json
 from colbertxm.model.checkpoints import build_encoder, load_model, save_model
@@ -25,7 +24,7 @@ MODEL = Path("outputs/train/multi_vector/model")
 
 
 @pytest.fixture
-def model(world: Path, served: Hub, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def model(world: Path, loopback_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model folder as training writes it, with things beside it that must not be sent."""
     # hf-xet is a transfer of its own that the stand-in does not speak; without it the client sends by LFS.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
@@ -52,16 +51,16 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 def test_push_then_pull_gives_the_same_bytes(
     model: Path,
-    served: Hub,  # noqa: F811
+    loopback_hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     scores = {"RR@10": 0.5, "R@100": 0.75, "low": 0.4, "high": 0.6, "queries": 30, "collection": "smart_home"}
     write_json("r.json", {"rows": [{"model": "multi_vector", "query_lang": "en", "passage_lang": "de", **scores}]})
     push(monkeypatch, "private=true", "results=r.json")
-    assert f"published: {served.url}/{REPO}/tree/" in capsys.readouterr().out
-    assert served.repos[REPO].private and any(r.path.endswith("/objects/batch") for r in served.log)
-    sent = served.repos[REPO].commits[served.repos[REPO].refs["main"]]
+    assert f"published: {loopback_hub.url}/{REPO}/tree/" in capsys.readouterr().out
+    assert loopback_hub.repos[REPO].private and any(r.path.endswith("/objects/batch") for r in loopback_hub.log)
+    sent = loopback_hub.repos[REPO].commits[loopback_hub.repos[REPO].refs["main"]]
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "colbertxm.json"}
     assert wanted | {"README.md"} <= sent.keys() <= wanted | {"README.md", ".gitattributes", "tokenizer_config.json",
                                                               "special_tokens_map.json"}  # fmt: skip
@@ -79,12 +78,12 @@ def test_push_then_pull_gives_the_same_bytes(
 
 def test_one_language_of_a_pushed_model_is_a_model_folder(
     model: Path,
-    served: Hub,  # noqa: F811
+    loopback_hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     push(monkeypatch)
     folder = pull(REPO, ["en"])
-    assert not served.repos[REPO].private
+    assert not loopback_hub.repos[REPO].private
     assert json.loads((folder / "config.json").read_text())["languages"] == ["en_XX"]
     texts = [Text("1", "lamp light", "en")]
     found, expected = (load_model(place).encode(texts, "passage").values for place in (folder, model))
@@ -97,7 +96,7 @@ def test_one_language_of_a_pushed_model_is_a_model_folder(
 
 def test_a_dry_run_sends_nothing(
     model: Path,
-    served: Hub,  # noqa: F811
+    loopback_hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -106,12 +105,12 @@ def test_a_dry_run_sends_nothing(
     out = capsys.readouterr().out
     assert "model.safetensors" in out and "public: someone/retriever" in out and "nothing was sent" in out
     assert "optimizer.pt" not in out and "notes.py" not in out
-    assert served.log == [] and ModelCard.load(model / "README.md").data.library_name == "colbertxm"
+    assert loopback_hub.log == [] and ModelCard.load(model / "README.md").data.library_name == "colbertxm"
 
 
 def test_what_stops_a_push_is_one_line(
     model: Path,
-    served: Hub,  # noqa: F811
+    loopback_hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -123,22 +122,24 @@ def test_what_stops_a_push_is_one_line(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "HTTP 401" in refused(monkeypatch, capsys)
     monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
-    served.read_only = True
+    loopback_hub.read_only = True
     assert "HTTP 403" in refused(monkeypatch, capsys)
-    served.read_only = False
-    served.repos[REPO] = Repo()
-    served.repos[REPO].commit({})
+    loopback_hub.read_only = False
+    loopback_hub.repos[REPO] = Repo()
+    loopback_hub.repos[REPO].commit({})
     assert "is public already" in refused(monkeypatch, capsys, "private=true")
     (model / "README.md").write_text("# mine")
     assert "README.md was written by hand" in refused(monkeypatch, capsys)
-    assert served.repos[REPO].commits == {served.repos[REPO].refs["main"]: {}}  # nothing was sent in all this
+    assert loopback_hub.repos[REPO].commits == {
+        loopback_hub.repos[REPO].refs["main"]: {}
+    }  # nothing was sent in all this
     push(monkeypatch, f"card={model / 'README.md'}")
-    assert served.repos[REPO].commits[served.repos[REPO].refs["main"]]["README.md"] == b"# mine"
+    assert loopback_hub.repos[REPO].commits[loopback_hub.repos[REPO].refs["main"]]["README.md"] == b"# mine"
 
 
 def test_a_damaged_model_is_not_sent(
     model: Path,
-    served: Hub,  # noqa: F811
+    loopback_hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -148,4 +149,4 @@ def test_a_damaged_model_is_not_sent(
     assert "model.safetensors is damaged" in refused(monkeypatch, capsys)
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     assert "format that can run code" in refused(monkeypatch, capsys)
-    assert served.log == []
+    assert loopback_hub.log == []

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 import wandb_files
+from hub_server import Hub, Repo
 from test_config import call
 
+from colbertxm.data.corpus import read_corpus
 from colbertxm.evaluation.metrics import evaluate
 from colbertxm.evaluation.runs import read_qrels, read_run
+from colbertxm.model.checkpoints import build_encoder, load_model
+from colbertxm.model.formats import write_as
+from colbertxm.model.tokens import TokenSettings
+from colbertxm.records import Text
+from colbertxm.retriever import Retriever
 
 QUICK = ["trainer.steps=4", "trainer.batch_size=4", "trainer.val_every=2", "trainer.log_every=2", "freeze.top_k=1",
          "data.val_langs=[en,de]", "data.val_sample=6", "data.negatives_depth=4", "model.dim=8"]  # fmt: skip
@@ -117,3 +124,34 @@ def test_the_demo_leaves_its_results_and_is_deterministic(
     capsys.readouterr()
     call(monkeypatch, "search", "turn", "lang=en")
     assert capsys.readouterr().out.count("en:p:") == 5
+
+
+def test_the_road_from_a_name_on_the_hub(
+    world: Path, loopback_hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Stanford ColBERT checkpoint that lies on the hub: index and search with it, and train on from it."""
+    settings = TokenSettings(markers="colbert_ai", skip="colbert_ai", query_maxlen=16, expand_queries_to=16)
+    encoder = build_encoder("small", ["en", "de", "ja", "fr"], settings, "multi", 8, 3)
+    write_as("stanford", world / "written", encoder)
+    content = {p.name: p.read_bytes() for p in (world / "written").iterdir()}
+    loopback_hub.repos["someone/colbert-xm"] = Repo()
+    loopback_hub.repos["someone/colbert-xm"].commit(content)
+    (world / "passages.tsv").write_text("1\tturn the lamp on\n2\topen the door\n3\tclose the valve\n")
+    checkpoint = "checkpoint=someone/colbert-xm"
+    call(monkeypatch, "index", checkpoint, "corpus=passages.tsv", "lang=de")
+    assert "index: outputs/someone--colbert-xm/index" in capsys.readouterr().out
+    call(monkeypatch, "search", "open the door", "lang=de", "k=3", checkpoint)
+    at_home = Retriever(encoder)
+    at_home.add(read_corpus(Path("passages.tsv"), ["de"]))
+    expected = [hit.passage_id for hit in at_home.search([Text("q", "open the door", "de")], 3)[0]]
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[::2]] == expected
+    (pulled,) = (world / "cache" / "hub" / "someone--colbert-xm").glob("*/config.json")
+    assert json.loads(pulled.read_text())["languages"] == ["de_DE"], "English, Japanese and French were not fetched"
+    quick = [o for o in QUICK if "model.dim" not in o and "val_langs" not in o]
+    base = ["model=checkpoint", "model.base=someone/colbert-xm", "model.dim=8", "data.val_langs=[en]"]
+    call(monkeypatch, "train", *quick, *base, "model.languages=[en,de]", "output=outputs/on", "logger.mode=disabled")
+    trained = load_model(Path("outputs/on/model"))
+    assert set(trained.xmod.config.languages) == {"en_XX", "de_DE"} and trained.tokens.settings.markers == "colbert_ai"
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "search", "open", "lang=de", "checkpoint=outputs/trian/model")
+    assert "no model at outputs/trian/model" in capsys.readouterr().err

