@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ test-slow: setup ## the tests that need minutes, downloads or a GPU
 
 parity: setup ## our vectors beside colbert-ai's, PyLate's and sentence-transformers' (ARGS=--record keeps theirs)
 	@$(PY) -m benchmarks.parity.run $(ARGS)
+
+bench-encoder: setup ## the encoder beside transformers' XmodModel at its real size: four minutes, 9 GB
+	@$(PY) benchmarks/encoder.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +191,7 @@ def main() -> None:
     rows = forward_figures(ours, theirs, "cpu") + loading_figures(theirs)
     if torch.cuda.is_available():
         ours, theirs = models("cuda")
-        with nullcontext():
-            rows += forward_figures(ours, theirs, "cuda", "gpu_")
+        rows += forward_figures(ours, theirs, "cuda", "gpu_")
         rows.append(training_figure(ours, theirs))
     write("encoder", rows)
 
