@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said(saved: tuple[Path, XmodForMaskedLM], tmp_path: Pa
 def test_damaged_checkpoints(saved: tuple[Path, XmodForMaskedLM], damage: str) -> None:
     folder, _ = saved
     weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    expected = {"truncate": "cannot read", "no safetensors": "no checkpoint", "pickle": "never opens"}
+    expected = {"truncate": "it is damaged", "no safetensors": "no checkpoint", "pickle": "never opens"}
     if damage == "truncate":
         weights.write_bytes(weights.read_bytes()[:-100])
     else:

@@ -68,6 +68,21 @@ class XmodConfig:
         }
 
 
+FEW = 128
+"""Tokens up to which `Linear` turns a product round."""
+
+
+class Linear(nn.Linear):
+    """torch's, faster for a query on the CPU: for few rows BLAS multiplies W x^T up to 1.7 times as fast as x W^T
+    (768 to 3,072, 32 tokens, float32, AVX2: 2.7 against 1.5 ms; from 512 tokens on the two are equal)."""
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        few = x_TI.device.type == "cpu" and x_TI.dim() == 2 and len(x_TI) <= FEW and self.bias is not None
+        if few and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling():
+            return torch.addmm(self.bias[:, None], self.weight, x_TI.T).T
+        return super().forward(x_TI)
+
+
 class Embeddings(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
@@ -85,13 +100,13 @@ class SelfAttention(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.key = Linear(config.hidden_size, config.hidden_size)
+        self.value = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_TH: Tensor, batch: Packed) -> Tensor:
         projected = [project(hidden_TH) for project in (self.query, self.key, self.value)]
-        context_TH = torch.empty_like(projected[2])
+        context_TH = torch.empty_like(projected[2], memory_format=torch.contiguous_format)
         for grid in batch.grids:
             context_TH = grid.collect(self.attend([grid.spread(p) for p in projected], grid), context_TH)
         return context_TH
@@ -99,7 +114,7 @@ class SelfAttention(nn.Module):
     def attend(self, projected: Sequence[Tensor], grid: Grid) -> Tensor:
         """Attention within each text of a grid whose slots are the rows of `projected` (query, key, value)."""
         B, L = grid.shape
-        query, key, value = (p.view(B, L, self.heads, -1).transpose(1, 2) for p in projected)
+        query, key, value = (p.reshape(B, L, self.heads, -1).transpose(1, 2) for p in projected)
         mask = None if grid.mask_BL is None else grid.mask_BL[:, None, None, :]
         context = F.scaled_dot_product_attention(query, key, value, mask)
         return context.transpose(1, 2).reshape(B * L, -1)
@@ -108,7 +123,7 @@ class SelfAttention(nn.Module):
 class AttentionOutput(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, context_TH: Tensor, residual_TH: Tensor) -> Tensor:
@@ -131,8 +146,8 @@ class Adapter(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
         bottleneck = config.hidden_size // config.adapter_reduction_factor
-        self.dense1 = nn.Linear(config.hidden_size, bottleneck)
-        self.dense2 = nn.Linear(bottleneck, config.hidden_size)
+        self.dense1 = Linear(config.hidden_size, bottleneck)
+        self.dense2 = Linear(bottleneck, config.hidden_size)
 
     def forward(self, hidden_TH: Tensor) -> Tensor:
         return self.dense2(F.gelu(self.dense1(hidden_TH)))
@@ -143,7 +158,7 @@ class Output(nn.Module):
 
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dense = Linear(config.intermediate_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.adapter_layer_norm = (
             nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if config.adapter_layer_norm else None
@@ -170,7 +185,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = Linear(config.hidden_size, config.intermediate_size)
 
     def forward(self, hidden_TH: Tensor) -> Tensor:
         return F.gelu(self.dense(hidden_TH))
