@@ -22,7 +22,7 @@ def test_every_size_is_a_bijection_and_has_its_inverse(size: int) -> None:
 def test_large_sizes_are_bijections_where_one_looks(size: int, seed: int, data: st.DataObject) -> None:
     looked = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=50, unique=True))
     found = Permutation(size, seed)(looked)
-    assert 0 <= found.min() and found.max() < size and len(set(found.tolist())) == len(looked)
+    assert found.min() >= 0 and found.max() < size and len(set(found.tolist())) == len(looked)
     assert Permutation(size, seed).inverse(found).tolist() == looked
 
 
@@ -75,7 +75,7 @@ def test_neighbours_positions_seeds_and_epochs_are_uncorrelated(size: int) -> No
 
 def test_draws_are_even_and_of_their_key() -> None:
     numbers = draws(np.arange(100_000), 1, 2)
-    assert 0 <= numbers.min() and numbers.max() < 1
+    assert numbers.min() >= 0 and numbers.max() < 1
     assert np.histogram(numbers, 20, (0, 1))[0].std() < 5 * (100_000 / 20) ** 0.5
     assert abs(correlation(numbers[:-1], numbers[1:])) < 5 / 100_000**0.5
     assert abs(correlation(numbers, draws(np.arange(100_000), 2, 1))) < 5 / 100_000**0.5

@@ -45,7 +45,7 @@ def draws(numbers: ArrayLike, *parts: int) -> NDArray[np.float64]:
     """One number in [0, 1) for each of `numbers`, a function of it and of the key `parts`."""
     words = np.atleast_1d(np.asarray(numbers)).astype(np.uint64)
     words = mix(mix(words + np.uint64(GOLDEN)) ^ np.uint64(key(*parts)))
-    return (words >> np.uint64(11)) * 2.0**-53
+    return np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)
 
 
 class Permutation:
@@ -71,7 +71,7 @@ class Permutation:
 
     def _walk(self, numbers: ArrayLike, turn: Any) -> Integers:
         given = np.atleast_1d(np.asarray(numbers, np.int64))
-        if len(given) and not (0 <= int(given.min()) and int(given.max()) < self.size):
+        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < self.size):
             raise IndexError(f"positions between {given.min()} and {given.max()}, but there are {self.size}")
         found = turn(given.astype(np.uint64))
         while len(outside := np.flatnonzero(found >= np.uint64(self.size))):
