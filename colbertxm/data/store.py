@@ -68,7 +68,9 @@ class Store:
 
     def __getitem__(self, id: str) -> Text:
         """The text of an id in the store's language. Raises UserError where there is none."""
-        return Text(id, self._read(self._language(None), self.row(id)), self._language(None).code)
+        opened = self._default
+        row = self.ids.row(id)
+        return Text(id, self._read(opened, row if row >= 0 else self.row(id)), opened.code)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.folder, self.lang)
@@ -106,6 +108,10 @@ class Store:
         """sha256 of the ids and their rows: the same for two stores whose rows mean the same ids."""
         tables = {name: entry["sha256"] for name, entry in self._manifest["files"].items() if name.startswith("id")}
         return hashlib.sha256(json.dumps([self.ids.kind, len(self), tables], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _default(self) -> Language:
+        return self._language(None)
 
     def _checked(self, rows: ArrayLike) -> list[int]:
         numbers = np.asarray(rows)
