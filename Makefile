@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ parity: setup ## our vectors beside colbert-ai's, PyLate's and sentence-transfor
 
 bench-encoder: setup ## the encoder beside transformers' XmodModel at its real size: four minutes, 9 GB
 	@$(PY) benchmarks/encoder.py $(ARGS)
+
+bench-data: setup ## the data stream at MS MARCO's full size: minutes, 15 GB of disk (ARGS=--scale=0.01 for a look)
+	@$(PY) benchmarks/data.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .
