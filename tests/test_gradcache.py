@@ -102,8 +102,13 @@ def test_frozen_parameters_stay_without_gradient(frozen: str) -> None:
 def test_under_autocast_the_weights_get_their_gradient() -> None:
     torch.manual_seed(0)
     model = TinyEncoder()
+    # Each in its own context: autocast keeps what it has cast until the outermost one ends.
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, _, expected, found = both(model)
+        cached_step(model, CHUNKS, loss_of)
+    found = gradients(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss_of([model(chunk) for chunk in CHUNKS]).backward()
+    expected = gradients(model)
     assert_equal(found, expected, atol=5e-3)  # bfloat16 products are summed in another order
 
 

@@ -231,5 +231,13 @@ def test_mining_by_search_goes_deeper_until_it_has_enough() -> None:
     assert asked[:2] == [(4, 2), (2, 4)]
 
 
+def test_an_answer_of_a_query_that_is_done_stays_an_answer() -> None:
+    def search(queries: Sequence[Text], k: int) -> list[Ranked]:
+        order = {"q1": ["p3", "p4"], "q2": ["p2", "p4", "p1", "p3"]}
+        return [[(p, 0.0) for p in order[query.id]][:k] for query in queries]
+
+    assert mine_with(search, PAIRS[:2], PASSAGES, depth=1) == [("p3",), ("p3",)]
+
+
 def test_bm25_mining_leaves_answers_out() -> None:
     assert mine_bm25(PAIRS, PASSAGES, depth=5) == [("p3",), ("p3",), (), ()]
