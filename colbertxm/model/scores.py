@@ -61,7 +61,7 @@ def packed_maxsim(
         if not bool((offsets.diff() > 0).all()):
             raise UserError(f"{name} {int((offsets.diff() <= 0).int().argmax())} of the batch has no vectors to score")
     lengths = document_offsets.diff()
-    if documents_TE.device.type == "cpu":
+    if _on_cpu(documents_TE):
         best_SC = _Best.apply(queries_SE, documents_TE, tuple(lengths.tolist()), None, budget)
     else:  # one kernel for all documents needs a grid; the slots are worked out on the host
         C, D = len(lengths), int(lengths.max())
@@ -70,13 +70,17 @@ def packed_maxsim(
         grid = documents_TE.new_zeros(C * D, documents_TE.shape[1]).index_copy(0, slots, documents_TE)
         best_SC = _Best.apply(queries_SE, grid, (C, D), mask_CD.to(grid.device, non_blocking=True), budget)
     counts = query_offsets.diff().to(best_SC.device, non_blocking=True)
-    return torch.segment_reduce(best_SC, "mean" if mean else "sum", lengths=counts, axis=0)
+    return torch.segment_reduce(best_SC, "mean" if mean else "sum", lengths=counts, axis=0, unsafe=True)
 
 
 def dot(queries_BE: Tensor, documents_CE: Tensor) -> Tensor:
     """Dot products of single vectors; all pairs, [B, C], in float32."""
     with torch.autocast(queries_BE.device.type, enabled=False):
         return _wide(queries_BE) @ _wide(documents_CE).T
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _wide(vectors: Tensor) -> Tensor:
@@ -86,7 +90,7 @@ def _wide(vectors: Tensor) -> Tensor:
 def _refuse_empty(mask: Tensor, name: str) -> None:
     """A softmax over -inf or a mean of nothing would turn up as a NaN much later."""
     filled = mask.any(1)
-    if mask.device.type == "cpu":
+    if _on_cpu(mask):
         if not bool(filled.all()):
             raise UserError(f"{name} {int((~filled).int().argmax())} of the batch has no vectors to score")
     else:
@@ -108,7 +112,7 @@ class _Best(torch.autograd.Function):
     ) -> Tensor:
         S = len(queries_SE)
         lengths = layout if mask_CD is None else (layout[1],) * layout[0]
-        limit = budget or (CPU_BUDGET if queries_SE.device.type == "cpu" else GPU_BUDGET)
+        limit = budget or (CPU_BUDGET if _on_cpu(queries_SE) else GPU_BUDGET)
         with torch.autocast(queries_SE.device.type, enabled=False):
             queries = _wide(queries_SE)
             best_SC = queries.new_empty(S, len(lengths))
@@ -160,7 +164,7 @@ def _argmax(similarity_Sk: Tensor, lengths: tuple[int, ...], mask_cD: Tensor | N
     CPU, five times as fast as torch's."""
     if mask_cD is not None:
         grid = similarity_Sk.view(len(similarity_Sk), *mask_cD.shape).masked_fill_(~mask_cD, -torch.inf)
-        where = torch.from_numpy(grid.numpy().argmax(-1)) if grid.device.type == "cpu" else grid.argmax(-1)
+        where = torch.from_numpy(grid.numpy().argmax(-1)) if _on_cpu(grid) else grid.argmax(-1)
         best = grid.gather(2, where[:, :, None]).squeeze(2)
         return best, where + torch.arange(0, grid[0].numel(), grid.shape[2], device=grid.device)
     columns, start = [], 0

@@ -52,7 +52,7 @@ def cached_step(
             states.append(_random_state())
             vectors = encode(chunk)
             leaves.append(Vectors(vectors.values.detach().requires_grad_(), vectors.offsets))
-    # Autocast keeps the weights that it has cast, and these were cast without a graph: they would swallow the gradient.
+    # Before pytorch pull request 165068 autocast kept weights that it had cast without a graph for passes with one.
     torch.clear_autocast_cache()
     with no_sync():
         loss = loss_fn(leaves)
