@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ import pytest
 from colbertxm.data.negatives import Ranked, mine, mine_bm25, mine_with
 from colbertxm.data.negatives_nway import n_way, top, uniform
 from colbertxm.data.negatives_paper import paper_rounds, paper_samples
-from colbertxm.data.negatives_pools import Entry, Pools, by_score, denoise, pool_systems, same_text, without_answers
+from colbertxm.data.negatives_pools import (
+    Entry,
+    Pools,
+    by_score,
+    denoise,
+    numbered,
+    pool_systems,
+    same_text,
+    without_answers,
+)
 from colbertxm.data.negatives_rows import Sample, save_samples
 from colbertxm.errors import UserError
 from colbertxm.records import Text
@@ -62,6 +72,13 @@ def paper_plainly(
 def joined(samples: Sequence[Sample]) -> Sample:
     rows, scores = (np.concatenate([getattr(s, name) for s in samples]) for name in ("rows", "scores"))
     return Sample(rows, scores, sum(s.left_out for s in samples))
+
+
+def test_records_with_written_ids_become_entries() -> None:
+    record = SimpleNamespace(query_id="7", positives=("1",), negatives={"bm25": ("30", "2")})
+    assert list(numbered([record])) == [(7, [1], {"bm25": [30, 2]})]
+    with pytest.raises(UserError, match="query 7: an id is no number .*'D2'"):
+        list(numbered([SimpleNamespace(query_id="7", positives=("D2",), negatives={})]))
 
 
 @pytest.mark.parametrize(("seed", "k"), [(1, 1), (2, 1), (3, 2), (4, 5)])

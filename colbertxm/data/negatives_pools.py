@@ -1,7 +1,7 @@
 """Candidates for hard negatives: for every query its positives and what some systems ranked high, with teacher scores.
 
-    >>> pools = pool_systems(entries, scores.of, margin=3.0)     # read, deduplicate, score, de-noise: block by block
-    >>> pools = without_answers(pools, same_passage)             # never an answer as a negative
+    >>> pools = pool_systems(numbered(records), scores.of, margin=3.0)  # block by block: each passage once, de-noised
+    >>> pools = without_answers(pools, same_passage)  # never an answer as a negative
 
 Ids are whole numbers (MS MARCO's own, or rows of a store). Ragged lists lie end to end beside their offsets, so that
 half a million queries are a few arrays (8 bytes a candidate), which may be memory maps.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,18 @@ Entry = tuple[int, Sequence[int], Mapping[str, Sequence[int]]]
 """(query id, ids of its positives, {system: ids in rank order}): one line of msmarco-hard-negatives.jsonl."""
 Lookup = Callable[[Ints, Ints], Floats]
 """Teacher scores of pairs, from equally long arrays of query and passage ids; NaN where there is none."""
+
+
+class Record(Protocol):
+    """A line of hard negatives as a reader gives it, with ids as they are written."""
+
+    @property
+    def query_id(self) -> str: ...
+    @property
+    def positives(self) -> Sequence[str]: ...
+    @property
+    def negatives(self) -> Mapping[str, Sequence[str]]: ...
+
 
 BLOCK = 8192
 LARGEST = np.iinfo(np.int32).max
@@ -64,6 +76,16 @@ class Pools:
             candidate_scores=self.candidate_scores[wanted_M],
             candidate_offsets=ends[self.candidate_offsets],
         )
+
+
+def numbered(records: Iterable[Record]) -> Iterator[Entry]:
+    """Entries of records whose ids are numbers, as MS MARCO's are. Raises UserError for one that is not."""
+    for record in records:
+        try:
+            lists = {system: [int(i) for i in ids] for system, ids in record.negatives.items()}
+            yield int(record.query_id), [int(i) for i in record.positives], lists
+        except ValueError as error:
+            raise UserError(f"query {record.query_id}: an id is no number ({error}): give store rows instead") from None
 
 
 def pool_systems(
