@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from colbertxm.errors import UserError
 from colbertxm.model.encoder import Vectors
-from colbertxm.model.scores import dot, maxsim
+from colbertxm.model.scores import dot, maxsim, packed_maxsim
 
 
 def ragged(generator: torch.Generator, count: int, dim: int) -> Vectors:
@@ -39,3 +42,103 @@ def test_scores_are_float32_for_half_precision_vectors() -> None:
     mask = torch.ones(2, 3, dtype=torch.bool)
     assert maxsim(vectors, mask, vectors, mask).dtype == torch.float32
     assert dot(vectors[:, 0], vectors[:, 0]).dtype == torch.float32
+
+
+def naive(queries: list[Tensor], documents: list[Tensor], mean: bool) -> Tensor:
+    rows = []
+    for query in queries:
+        row = [torch.stack([torch.stack([q @ d for d in document]).max() for q in query]) for document in documents]
+        rows.append(torch.stack([best.mean() if mean else best.sum() for best in row]))
+    return torch.stack(rows)
+
+
+def loss_of(scores: Tensor) -> Tensor:
+    return (scores * torch.linspace(-1, 2, scores.numel()).view_as(scores)).sum()
+
+
+@pytest.mark.parametrize("form", ["padded", "packed", "padded, as on a GPU", "packed, as on a GPU"])
+@pytest.mark.parametrize("budget", [1, 60, None])
+@pytest.mark.parametrize("mean", [False, True])
+def test_values_and_gradients_equal_naive_loops_whatever_the_chunk(
+    form: str, budget: int | None, mean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "GPU" in form:
+        monkeypatch.setattr("colbertxm.model.scores._on_cpu", lambda tensor: False)
+    generator = torch.Generator().manual_seed(7)
+    q, d = ragged(generator, 4, 8), ragged(generator, 9, 8)
+    mine = [F.normalize(v.values, dim=-1).requires_grad_() for v in (q, d)]
+    plain = [v.detach().clone().requires_grad_() for v in mine]
+    queries, documents = (Vectors(m, v.offsets) for m, v in zip(mine, (q, d), strict=True))
+    if form.startswith("padded"):
+        found = maxsim(*queries.padded(), *documents.padded(), mean=mean, budget=budget)
+    else:
+        parts = (queries.values, queries.offsets, documents.values, documents.offsets)
+        found = packed_maxsim(*parts, mean=mean, budget=budget)
+    lists = [list(p.split(v.offsets.diff().tolist())) for p, v in zip(plain, (q, d), strict=True)]
+    expected = naive(*lists, mean=mean)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    loss_of(found).backward()
+    loss_of(expected).backward()
+    for own, other in zip(mine, plain, strict=True):
+        torch.testing.assert_close(own.grad, other.grad, atol=1e-6, rtol=0)
+
+
+def test_mask_tokens_of_queries_score_and_masked_ones_have_neither_score_nor_gradient() -> None:
+    generator = torch.Generator().manual_seed(3)
+    queries = torch.randn(2, 5, 4, generator=generator, requires_grad=True)
+    documents = torch.randn(3, 6, 4, generator=generator)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    full = torch.ones(3, 6, dtype=torch.bool)
+    padded = maxsim(queries, mask, documents, full)
+    mask[1, 3:] = False
+    cut = maxsim(queries, mask, documents, full)
+    torch.testing.assert_close(cut[0], padded[0])
+    torch.testing.assert_close(cut[1], naive([queries[1, :3]], list(documents), mean=False)[0])
+    cut.sum().backward()
+    assert queries.grad is not None and queries.grad[1, 3:].abs().max() == 0 and queries.grad[1, :3].abs().min() > 0
+
+
+def test_gradcheck() -> None:
+    generator = torch.Generator().manual_seed(5)
+    q = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    d = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    document_mask = torch.tensor([[True] * 4, [True, True, False, False], [False, True, True, False]])
+    query_mask = torch.tensor([[True, True, True], [True, False, True]])
+    assert torch.autograd.gradcheck(lambda q, d: maxsim(q, query_mask, d, document_mask, True, 9), (q, d))
+    offsets = torch.tensor([0, 2, 3]), torch.tensor([0, 4, 5, 12])
+    assert torch.autograd.gradcheck(
+        lambda q, d: packed_maxsim(q.view(-1, 4)[:3], offsets[0], d.view(-1, 4), offsets[1], False, 9), (q, d)
+    )
+
+
+def test_autocast_and_half_precision_change_no_accumulation() -> None:
+    vectors = F.normalize(torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    exact, single = maxsim(vectors, mask, vectors, mask), vectors[:, 0] @ vectors[:, 1].T
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(maxsim(vectors, mask, vectors, mask), exact)
+        assert torch.equal(dot(vectors[:, 0], vectors[:, 1]), single)
+    half = vectors.bfloat16().requires_grad_()
+    assert torch.equal(maxsim(half, mask, half, mask), maxsim(half.float(), mask, half.float(), mask))
+    maxsim(half, mask, half, mask).sum().backward()
+    assert half.grad is not None and half.grad.dtype == torch.bfloat16
+
+
+def test_texts_without_vectors_are_refused() -> None:
+    vectors, mask = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [False, False, False]])
+    full = torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(UserError, match="passage 1 of the batch has no vectors"):
+        maxsim(vectors, full, vectors, mask)
+    with pytest.raises(UserError, match="query 1 of the batch has no vectors"):
+        maxsim(vectors, mask, vectors, full)
+    flat, offsets = vectors.view(6, 4), torch.tensor([0, 3, 6])
+    with pytest.raises(UserError, match="passage 0 of the batch has no vectors"):
+        packed_maxsim(flat, offsets, flat, torch.tensor([0, 0, 6]))
+
+
+def test_only_the_places_of_the_best_are_kept_for_the_backward_pass() -> None:
+    queries, documents = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 6, 4, requires_grad=True)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        maxsim(queries, torch.ones(2, 3, dtype=torch.bool), documents, torch.ones(5, 6, dtype=torch.bool))
+    assert (6, 5) in kept and max(torch.Size(shape).numel() for shape in kept) == 5 * 6 * 4

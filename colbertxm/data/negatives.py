@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from colbertxm.data.bm25 import BM25
 from colbertxm.errors import UserError
 from colbertxm.records import Text, Triple
 
 Ranked = Sequence[tuple[str, float]]
+Search = Callable[[Sequence[Text], int], Sequence[Ranked]]
+"""The best k passages, at most, for each query: an index's search, or BM25's."""
 
 
 def mine(
-    pairs: Sequence[tuple[Text, Text]], ranked: Sequence[Ranked], passages: Mapping[str, Text], depth: int
+    pairs: Sequence[tuple[Text, Text]],
+    ranked: Sequence[Ranked],
+    passages: Mapping[str, Text],
+    depth: int,
+    judged: Sequence[tuple[Text, Text]] | None = None,
 ) -> list[tuple[str, ...]]:
     """For each (query, positive) the ids of the first `depth` passages of its ranking that are no answer.
 
-    An answer is a passage with the text of a positive of any query of the same text; case does not matter. Of
-    passages with one text only the first is taken. `ranked` holds (passage id, score) in rank order."""
+    An answer is a passage with the text of a positive of any query of the same text, among `judged` (None: `pairs`);
+    case does not matter. Of passages with one text only the first is taken. `ranked` holds
+    (passage id, score) in rank order."""
     answers: dict[str, set[str]] = {}
-    for query, positive in pairs:
+    for query, positive in pairs if judged is None else judged:
         answers.setdefault(query.text.casefold(), set()).add(positive.text.casefold())
     found = []
     for (query, _), hits in zip(pairs, ranked, strict=True):
@@ -31,6 +39,29 @@ def mine(
                 wrong.append(passage_id)
         found.append(tuple(wrong))
     return found
+
+
+def mine_with(
+    search: Search, pairs: Sequence[tuple[Text, Text]], passages: Mapping[str, Text], depth: int
+) -> list[tuple[str, ...]]:
+    """`mine` from the rankings of `search`, which is asked twice as deep again for those queries whose first hits
+    were mostly answers or repeats, until they have `depth` negatives or their ranking ends."""
+    found: list[tuple[str, ...]] = [()] * len(pairs)
+    waiting, k = list(range(len(pairs))), depth + 1
+    while waiting:
+        asked = [pairs[i] for i in waiting]
+        ranked = search([query for query, _ in asked], k)
+        # Answers are known from all pairs: another pair with this query's text names one of them.
+        for i, wrong in zip(waiting, mine(asked, ranked, passages, depth, pairs), strict=True):
+            found[i] = wrong
+        waiting = [i for i, hits in zip(waiting, ranked, strict=True) if len(found[i]) < depth and len(hits) >= k]
+        k *= 2
+    return found
+
+
+def mine_bm25(pairs: Sequence[tuple[Text, Text]], passages: Mapping[str, Text], depth: int) -> list[tuple[str, ...]]:
+    """`mine` from BM25 over `passages`: those that share the query's words and do not answer it."""
+    return mine_with(BM25(list(passages.values())).search, pairs, passages, depth)
 
 
 def triples(
