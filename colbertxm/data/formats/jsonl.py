@@ -67,7 +67,7 @@ def read_texts_jsonl(
             nonlocal keys
             found = record(line)
             keys = keys or _shape(found)
-            text = _titled(found, keys, titles)
+            text = titled(found, keys, titles)
             if not empty:
                 worded(text, "text")
             text_id = id_of(found.get(keys.id), keys.id)
@@ -86,7 +86,8 @@ def _shape(found: dict[str, Any]) -> Shape:
     return SHAPES[name]
 
 
-def _titled(found: dict[str, Any], keys: Shape, titles: bool) -> str:
+def titled(found: dict[str, Any], keys: Shape, titles: bool) -> str:
+    """A text with its title before it."""
     text = text_of(found, keys.text)
     title = found.get(keys.title) if keys.title and titles else None
     if title is None or title == "":
@@ -116,7 +117,7 @@ def read_annotated(path: Path, lang: str, titles: bool = True, on_error: str = "
         if not isinstance(listed, list) or not all(isinstance(passage, dict) for passage in listed):
             raise Refused(f"has no list {key!r}", f"expected a list of passages in {key!r}, found {short(listed)}")
         return tuple(
-            Text(id_of(passage.get("docid"), "docid"), _titled(passage, keys, titles), code) for passage in listed
+            Text(id_of(passage.get("docid"), "docid"), titled(passage, keys, titles), code) for passage in listed
         )
 
     def parser(path: Path) -> Parse[Annotated]:

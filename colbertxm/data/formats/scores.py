@@ -95,8 +95,8 @@ def load_scores(path: Path) -> Scores:
 
 def read_scores_pickle(path: Path) -> Scores:
     """cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz: {query id: {passage id: score}}, ids below 2^31 as numbers or
-    strings of digits. Reads about a million scores a second and needs about 16 bytes for each. Raises UserError for
-    anything that is not such a dict, without running any of it."""
+    strings of digits. Reads about half a million scores a second and needs about 16 bytes for each. Raises UserError
+    for anything that is not such a dict, without running any of it."""
     queries: dict[int, tuple[npt.NDArray[np.int32], Floats]] = {}
     try:
         with open_bytes(path) as file:
