@@ -9,6 +9,7 @@ place them where it looks for local copies (`downloads/MD5` in its folder), each
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tarfile
 import zlib
@@ -67,8 +68,11 @@ def _told(name: str, rows: Any) -> Iterator[Any]:
 
 
 def _passages(name: str, handler: Any) -> Iterator[Any]:
-    """Rows out of the verified files. `docs_iter` prefers an index that was built before, which nobody can verify."""
+    """Rows out of the verified files. `docs_iter` prefers an index that was built before, which nobody can verify; so
+    does `docs_count`, and a tsv is read no further than that."""
     plain = getattr(type(handler).docs_iter, "__wrapped__", None)
+    handler = copy.copy(handler)
+    handler.docs_count = lambda: None
     if plain is not None:
         return iter(plain(handler))
     for inner in ("_internal_docs_iter", "_docs_iter"):
@@ -173,9 +177,10 @@ def _untarred(file: Any) -> None:
     root = Path(file._extract_path)
     if not root.exists():
         return
+    opened = cast(Any, tarfile.open)  # its overloads want the mode as a literal
     with (
         file._streamer.stream() as stream,
-        tarfile.open(fileobj=stream, mode=f"r|{file._compression or ''}") as archive,
+        opened(fileobj=stream, mode=f"r|{file._compression or ''}") as archive,
     ):
         for member in archive:
             path, content = root / member.name, archive.extractfile(member)

@@ -133,7 +133,8 @@ def _row(inner: dict[Any, Any]) -> tuple[npt.NDArray[np.int32], Floats]:
         (key if type(key) is int and 0 <= key < 1 << 31 else _id(key) for key in inner), np.int32, len(inner)
     )
     try:
-        scores = np.fromiter(inner.values(), np.float32, len(inner))
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            scores = np.fromiter(inner.values(), np.float32, len(inner))
     except OverflowError:
         raise Unsafe("a score that is no finite number") from None
     order = np.argsort(pids)
