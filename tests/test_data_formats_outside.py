@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,14 @@ from colbertxm.errors import MissingExtra, UserError
 from colbertxm.records import Judgement, Text
 
 NAME = "mmarco/v2/dt/dev/small"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """ir_datasets makes folders in its home as soon as it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IR_DATASETS_HOME", str(tmp_path_factory.mktemp("ir_datasets")))
+        yield
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def test_hub_columns(hub: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([{"pid": 1, "body": "x"}], {"id": "pid", "text": "bdy"}, "no column 'bdy' .did you mean 'body'.*has body, pid"),
+        ([{"pid": 1, "body": "x"}], {"id": "pid", "text": "bdy"}, "no column 'bdy' .did you mean 'body'.*body, pid"),
         ([{"pid": 1, "body": "x"}, {"pid": 1, "body": "y"}], {"id": "pid", "text": "body"}, "row 2: the id '1' stands"),
         ([{"pid": 1, "body": None}], {"id": "pid", "text": "body"}, "row 1: expected a text in 'body', found nothing"),
         ([], {"id": "pid"}, "name the data set's column for text"),

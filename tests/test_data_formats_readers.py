@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ TRAIN = '{"query_id": "1", "query": "was", "positive_passages": [%s], "negative_
         (lambda p: read_annotated(p, "de"), TRAIN % PASSAGE,
          [Annotated(Text("1", "was", "de"), (Text("7#0", "Wasser ist nass", "de"),), ())]),
         (lambda p: read_texts_jsonl(p, "de"), PASSAGE, [Text("7#0", "Wasser ist nass", "de")]),
+        (lambda p: read_texts_jsonl(p, "de"), '{"_id": 3, "title": "T", "text": ""}', [Text("3", "T", "de")]),
         (lambda p: read_texts_jsonl(p, "de", titles=False), PASSAGE, [Text("7#0", "ist nass", "de")]),
     ],
 )  # fmt: skip
@@ -131,6 +133,18 @@ def test_a_collection_in_parts_has_one_set_of_ids(tmp_path: Path) -> None:
     assert [next(rows).id for _ in range(3)] == ["1", "2", "3"]
     with pytest.raises(UserError, match=r"b:2: the id '2' stands here a second time \(first in line 2\)"):
         next(rows)
+
+
+def test_a_collection_is_streamed(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("w", encoding="utf-8") as file:
+        file.writelines(f"{i}\t{'word ' * 60}\n" for i in range(30_000))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_texts(tmp_path / "f", "en")) == 30_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3e6 < (tmp_path / "f").stat().st_size  # a buffer of 1 MB and a line
 
 
 def test_consecutive_ids_take_no_memory_and_every_repeat_is_found() -> None:

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import pickle
 import random
+import struct
 from collections import OrderedDict, defaultdict
 from fractions import Fraction
 from pathlib import Path
@@ -117,7 +118,7 @@ ITSELF[1] = ITSELF
         {1: [1.0]},
         {1: 1.0},
         {1: SHARED, 2: SHARED},
-        {q: SHARED for q in range(1500)},
+        {q: SHARED if q in (1, 1200) else {q: 1.0} for q in range(1500)},  # a thousand are handed out at a time
         ITSELF,
         [1.0],
         OrderedDict({1: {2: 1.0}}),
@@ -135,6 +136,9 @@ def test_hostile_and_other_pickles_are_refused_unrun(tmp_path: Path, found: Any,
     with pytest.raises(UserError, match="s.pkl.gz is refused: it holds"):
         read_scores_pickle(path)
     assert not RAN
+
+
+FLOAT = b"G" + struct.pack(">d", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,7 @@ def test_hostile_and_other_pickles_are_refused_unrun(tmp_path: Path, found: Any,
         b"\x80\x04}}h\x00.",
         b"\x80\x09}.",
         b"\x80\x04}.more",
+        b"\x80\x04}K\x01}(K\x02" + FLOAT + b"K\x02" + FLOAT + b"us.",  # a passage twice
         b"PK\x03\x04",
     ],
 )  # fmt: skip
