@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def test_what_cannot_be_read_is_named(
     with pytest.raises(UserError) as caught:
         read_corpus(tmp_path / name, langs)
     assert message in str(caught.value)
+
+
+def test_a_compressed_file(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"1\tone\n"))
+    assert read_corpus(tmp_path / "a.tsv.gz", ["en"]) == [Text("1", "one", "en")]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""Passages of the user's own: `id<TAB>text` (.tsv) or one {"id", "text", "lang"} object a line (.jsonl)."""
+"""The user's own passages: `id<TAB>text` (.tsv) or one {"id", "text", "lang"} object a line (.jsonl), or their .gz."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from colbertxm.data.formats.fields import value
+from colbertxm.data.formats.lines import NAMED, Refused, read_lines
 from colbertxm.errors import MissingExtra, UserError
 from colbertxm.identify import identify
 from colbertxm.languages import language
@@ -18,16 +19,17 @@ def read_corpus(path: Path, langs: Sequence[str], candidates: Sequence[str] | No
     """All passages of a file. A .tsv names no language, so `langs` must name exactly one; in a .jsonl every line
     may name its own. With `candidates` (lang=auto) a line that names none is read as the likeliest of these, on its
     own text alone. Raises UserError with file and line for what cannot be read; no line is skipped."""
-    if path.suffix not in (".tsv", ".jsonl"):
-        raise UserError(f"corpus={str(path)!r}: give smart_home, a .tsv file or a .jsonl file")
+    kind = path.with_suffix("").suffix if path.suffix in NAMED else path.suffix
+    if kind not in (".tsv", ".jsonl"):
+        raise UserError(f"corpus={str(path)!r}: give smart_home, a .tsv file or a .jsonl file (.gz and .zst will do)")
     if len(langs) > 1:
         raise UserError(f"{path} needs one language, langs has {len(langs)}: put `lang` into each line of a .jsonl")
     default = language(langs[0]).code if langs else None
     if candidates is not None:
         default = TO_GUESS
     found: dict[str, Text] = {}
-    for number, line in _lines(path):
-        text = _tsv(line, default, f"{path}:{number}") if path.suffix == ".tsv" else _json(line, default, path, number)
+    for number, line in read_lines(path):
+        text = _tsv(line, default, f"{path}:{number}") if kind == ".tsv" else _json(line, default, path, number)
         if text.lang == TO_GUESS:
             text = _identified(text, candidates or (), f"{path}:{number}")
         if text.id in found:
@@ -36,21 +38,6 @@ def read_corpus(path: Path, langs: Sequence[str], candidates: Sequence[str] | No
     if not found:
         raise UserError(f"{path} holds no passage")
     return list(found.values())
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines without their ends. Only LF and CRLF end a line: str.splitlines would cut at U+2028 too."""
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-                line = line.removesuffix(b"\n").removesuffix(b"\r")
-                if line:
-                    yield number, line.decode("utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} in line {number}): is it a binary file?") from None
 
 
 def _tsv(line: str, lang: str | None, where: str) -> Text:
@@ -65,9 +52,9 @@ def _tsv(line: str, lang: str | None, where: str) -> Text:
 def _json(line: str, lang: str | None, path: Path, number: int) -> Text:
     where = f"{path}:{number}"
     try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
+        record = value(line)
+    except Refused as refused:
+        raise UserError(f"{where}: {refused}") from None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "id" not in record:
         raise UserError(f'{where}: expected {{"id": ..., "text": "...", "lang": "en"}}')
     named = record.get("lang", lang)
