@@ -15,12 +15,10 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from colbertxm.data.formats.pickled_names import NAMES, DType, Unsafe
+
 SHORT = 1 << 16
 """Bytes of the longest string: what is read are ids and numbers."""
-
-
-class Unsafe(Exception):
-    """The pickle holds something else than dicts, lists, strings and numbers, or is damaged."""
 
 
 class _Dict(dict[Any, Any]):
@@ -38,43 +36,6 @@ class _Mark:
 
 
 MARK = _Mark()
-
-
-class _DType:
-    """A stand-in for numpy.dtype: its code and byte order."""
-
-    CODES = {"f2": "e", "f4": "f", "f8": "d", "i4": "i", "i8": "q", "u4": "I", "u8": "Q"}
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        if not isinstance(code, str) or code not in self.CODES:
-            raise Unsafe(f"a numpy array of {code!r}")
-        self.code, self.order = self.CODES[code], "<"
-
-    def state(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|"):
-            raise Unsafe("a numpy dtype with fields")
-        self.order = ">" if state[1] == ">" else "<"
-
-
-def _scalar(dtype: Any, raw: Any) -> float:
-    if not isinstance(dtype, _DType) or not isinstance(raw, bytes):
-        raise Unsafe("a numpy scalar of another kind")
-    return float(struct.unpack(dtype.order + dtype.code, raw)[0])
-
-
-def _encode(text: Any, coding: Any) -> bytes:
-    """How Python 3 writes bytes in protocol 2."""
-    if not isinstance(text, str) or coding != "latin1":
-        raise Unsafe("an encoded text")
-    return text.encode("latin1")
-
-
-NAMES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "dtype"): _DType,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _encode,
-}
 
 
 def read_nested(file: BinaryIO) -> Iterator[tuple[Any, dict[Any, Any]]]:
@@ -199,7 +160,7 @@ class _Reader:
 
     def build(self) -> None:
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], _DType):
+        if not isinstance(self.stack[-1], DType):
             raise Unsafe("an object")
         self.stack[-1].state(state)
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from colbertxm.data.formats.lines import Damaged, open_bytes
-from colbertxm.data.formats.pickles import Unsafe, read_nested
+from colbertxm.data.formats.pickled_names import Unsafe
+from colbertxm.data.formats.pickles import read_nested
 from colbertxm.errors import UserError
 
 Ints = npt.NDArray[np.int64]
