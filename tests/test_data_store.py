@@ -75,13 +75,16 @@ def test_both_ways_in_give_the_same_bytes_and_every_text_back(
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("head", ["", "\ufeff"])
-@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("last", [0, 1, 4])
 @pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("block", [1, 2, 2**21])
 def test_line_ends_bom_last_newline_and_gzip_make_no_difference(
-    tmp_path: Path, end: str, head: str, last: bool, packed: bool
+    tmp_path: Path, end: str, head: str, last: int, packed: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", block)
     rows = texts(ID_SETS["ints"])
-    source = tsv(tmp_path / "rows.tsv", rows, end, head, last)
+    source = tsv(tmp_path / "rows.tsv", rows, end, head, last > 0)
+    source.write_bytes(source.read_bytes() + end.encode() * (last - 1))  # empty lines at the end
     if packed:
         (tmp_path / "rows.tsv.gz").write_bytes(gzip.compress(source.read_bytes()))
         source = tmp_path / "rows.tsv.gz"
@@ -100,11 +103,18 @@ def test_line_ends_bom_last_newline_and_gzip_make_no_difference(
         (b"1\ta\n2\t\xe2\x82\n\x82\t\n", r"rows.tsv:2: is not UTF-8"),
         (b"1\ta\n2\tb\n1\tc\n2\td\n", r"rows.tsv:3: the id '1' stands here a second time, first at .*rows.tsv:1"),
         (b"x\ta\n2\tb\nx\tc\n2\td\n", r"rows.tsv:3: the id 'x' stands here a second time, first at .*rows.tsv:1"),
+        (b"1\ta\n\r\n2\tb\n\n", r"rows.tsv:2: expected 2 fields"),
+        (b"\n1\ta\n", r"rows.tsv:1: expected 2 fields"),
         (b"", "the source is empty"),
+        (b"\n\r\n\n", "the source is empty"),
         (b"\xef\xbb\xbf", "the source is empty"),
     ],
 )
-def test_bad_lines_are_refused_by_file_and_line_and_leave_nothing(tmp_path: Path, content: bytes, match: str) -> None:
+@pytest.mark.parametrize("block", [1, 2**21])
+def test_bad_lines_are_refused_by_file_and_line_and_leave_nothing(
+    tmp_path: Path, content: bytes, match: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", block)
     (tmp_path / "rows.tsv").write_bytes(content)
     with pytest.raises(UserError, match=match):
         build_store_from_tsv(tmp_path / "s", "en", tmp_path / "rows.tsv")
@@ -121,7 +131,9 @@ def test_any_bytes_are_rows_as_a_plain_reader_sees_them_or_an_error(
 ) -> None:
     path = tmp_path_factory.mktemp("any")
     (path / "rows.tsv").write_bytes(raw)
-    lines = [line.removesuffix(b"\r") for line in raw.removesuffix(b"\n").split(b"\n")] if raw else []
+    lines = [line.removesuffix(b"\r") for line in raw.split(b"\n")]
+    while lines and not lines[-1]:
+        lines.pop()
     cells = [line.split(b"\t") for line in lines]
     try:
         decoded = [[cell.decode() for cell in line] for line in cells]

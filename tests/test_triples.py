@@ -111,7 +111,7 @@ def test_ids_become_rows(tmp_path: Path, name: str) -> None:
     ("lines", "match"),
     [
         ("700\t1\t2\n700\t1\n", r"t.tsv:2: expected 3 fields between tabs, found 2"),
-        ("700\t1\t2\n\n", r"t.tsv:2: expected 3 fields between tabs, found 1"),
+        ("700\t1\t2\n\n700\t1\t2\n", r"t.tsv:2: expected 3 fields between tabs, found 1"),
         ("700\t1\t2\n700\t1\t2\t3\n", r"t.tsv:2: expected 3 fields .* found 4"),
         ("700\n", r"t.tsv:1: expected query id, positive's id"),
         ("700\t1\t2\n701\t1\t2\n", r"t.tsv:2: the store .*queries has no id '701' \(query, field 1\)"),

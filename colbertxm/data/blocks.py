@@ -1,14 +1,15 @@
 """Huge tab-separated files as blocks of bytes: numpy finds the lines, fields and numbers, no Python line by line.
 
 The general readers of data/formats give one object a line, which is slow for 8.8 million passages or 39.8 million
-triples. The rules are the same: only LF and CRLF end a line, a BOM at the start and a missing last newline are
-allowed, and whatever cannot be read is a UserError with file, line and reason.
+triples. The rules are the same: only LF and CRLF end a line; a BOM at the start, a missing last newline and empty lines
+at the end are allowed; whatever cannot be read is a UserError with file, line and reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,22 +83,24 @@ def integers(raw: bytes, starts: Positions, ends: Positions) -> tuple[Positions,
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
-    """Blocks of whole lines, each with its newline."""
+    """Blocks of whole lines, each with its newline. Empty lines at the end of the file are no rows, so those at the
+    end of a block wait until another line follows them."""
     rest, head = b"", True
     for block in _bytes(path):
         rest += block
         if head and len(rest) >= len(BOM):
             rest, head = rest.removeprefix(BOM), False
         end = rest.rfind(b"\n", max(0, len(rest) - len(block))) + 1
-        if end:
+        if content := rest[:end].rstrip(b"\r\n"):
+            end = rest.index(b"\n", len(content)) + 1
             yield rest[:end]
             rest = rest[end:]
         elif len(rest) > LONGEST_LINE:
             raise UserError(f"{path}: a line is longer than {LONGEST_LINE >> 20} MB: is it a file of lines?")
     if head:
         rest = rest.removeprefix(BOM)
-    if rest:
-        yield rest + b"\n"
+    if not re.fullmatch(rb"(\r?\n)*\r?", rest):
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
 
 
 def _bytes(path: Path) -> Iterator[bytes]:
@@ -140,7 +143,7 @@ def _split(raw: bytes, columns: int, path: Path, first: int) -> Fields:
     starts = np.empty_like(table)
     starts.flat[0], starts.flat[1:] = 0, cuts[:-1] + 1
     ends = table.copy()
-    ends[:, -1] -= (data[ends[:, -1] - 1] == CR) & (ends[:, -1] > starts[:, -1])
+    ends[:, -1] -= data[ends[:, -1] - 1] == CR
     return Fields(raw, starts, ends, first, path)
 
 

@@ -60,6 +60,12 @@ class IdTable:
             return str(self._ints_view[row])
         return self._raw(row).decode()
 
+    def ids(self, rows: Positions) -> list[str]:
+        """The ids of rows [n]."""
+        if self.kind == "strings":
+            return [self._raw(row).decode() for row in rows.tolist()]
+        return list(map(str, (rows if self.kind == "dense" else self._ints[rows]).tolist()))
+
     def row(self, id: str) -> int:
         """The row of an id, or -1."""
         if self.kind == "strings":

@@ -12,18 +12,21 @@ them. `colbertxm.data.store_build` writes stores.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from colbertxm.data.blocks import Positions
 from colbertxm.data.files import Kind, check_sizes, damaged, map_array, read_manifest, verify
 from colbertxm.data.ids import UNKNOWN, IdTable, map_bytes
 from colbertxm.errors import UserError, nearest
@@ -33,15 +36,20 @@ from colbertxm.records import Text
 STORE = Kind("colbertxm-texts", 1, "store of texts", "build it again from its source")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Language:
     """The mapped files of one language."""
 
     code: str
     path: Path
     texts: mmap.mmap | bytes
-    offsets: memoryview
-    rows: memoryview | None
+    offsets: NDArray[np.uint64]
+    rows: NDArray[np.int32] | None
+
+    @cached_property
+    def offset(self) -> memoryview:
+        """The offsets one by one: a memoryview is quicker than an array."""
+        return self.offsets.data
 
 
 class Store:
@@ -84,19 +92,17 @@ class Store:
     def texts(self, rows: ArrayLike, langs: str | Sequence[str] | None = None) -> list[Text]:
         """The texts of these rows [n], all in one language, or each in its own (`langs` [n])."""
         numbers = self._checked(rows)
-        id_of = self.ids.id
+        ids = self.ids.ids(numbers)
         if isinstance(langs, str) or langs is None:
-            language, read = self._language(langs), self._read
-            return [Text(id_of(row), read(language, row), language.code) for row in numbers]
-        return [
-            Text(id_of(row), self._read(opened, row), opened.code)
-            for row, opened in zip(numbers, map(self._language, langs), strict=True)
-        ]
+            opened = self._language(langs)
+            return list(map(Text, ids, self._strings(opened, numbers), repeat(opened.code)))
+        each = zip(ids, numbers.tolist(), map(self._language, langs), strict=True)
+        return [Text(id, self._read(opened, row), opened.code) for id, row, opened in each]
 
     def all(self, lang: str | None = None) -> Iterable[Text]:
         """All texts of a language in the rows' order; rows that it has no text for are left out."""
         opened = self._language(lang)
-        rows = range(len(self)) if opened.rows is None else (r for r, at in enumerate(opened.rows) if at >= 0)
+        rows = range(len(self)) if opened.rows is None else np.flatnonzero(opened.rows >= 0).tolist()
         return (Text(self.ids.id(row), self._read(opened, row), opened.code) for row in rows)
 
     def verify(self) -> None:
@@ -113,24 +119,34 @@ class Store:
     def _default(self) -> Language:
         return self._language(None)
 
-    def _checked(self, rows: ArrayLike) -> list[int]:
-        numbers = np.asarray(rows)
+    def _checked(self, rows: ArrayLike) -> Positions:
+        numbers = np.atleast_1d(np.asarray(rows, np.int64))
         if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
             raise IndexError(f"rows between {numbers.min()} and {numbers.max()}, but {self.folder} has {len(self)}")
-        found: list[int] = numbers.tolist()
-        return found
+        return numbers
 
-    def _read(self, language: Language, row: int) -> str:
-        at = row if language.rows is None else language.rows[row]
+    def _strings(self, opened: Language, rows: Positions) -> list[str]:
+        """As `_read` for many rows: looking all offsets up at once hides most of the memory's latency."""
+        at = rows if opened.rows is None else opened.rows[rows]
+        if len(at) and at.min() >= 0:
+            starts, stops = opened.offsets[at], opened.offsets[at + 1]
+            if (starts <= stops).all() and int(stops.max()) <= len(opened.texts):
+                texts, spans = opened.texts, zip(starts.tolist(), stops.tolist(), strict=True)
+                with contextlib.suppress(UnicodeDecodeError):
+                    return [texts[a:b].decode() for a, b in spans]
+        return [self._read(opened, row) for row in rows.tolist()]  # one of them is an error, which this tells
+
+    def _read(self, opened: Language, row: int) -> str:
+        at = row if opened.rows is None else int(opened.rows[row])
         if at < 0:
-            raise UserError(f"{self.folder} has no text in {language.code!r} for the id {self.ids.id(row)!r}: add it")
-        start, stop = language.offsets[at], language.offsets[at + 1]
-        if not start <= stop <= len(language.texts):
-            raise damaged(language.path, STORE, f"has no bytes {start} to {stop} (damaged offsets)")
+            raise UserError(f"{self.folder} has no text in {opened.code!r} for the id {self.ids.id(row)!r}: add it")
+        start, stop = opened.offset[at], opened.offset[at + 1]
+        if not start <= stop <= len(opened.texts):
+            raise damaged(opened.path, STORE, f"has no bytes {start} to {stop} (damaged offsets)")
         try:
-            return language.texts[start:stop].decode()
+            return opened.texts[start:stop].decode()
         except UnicodeDecodeError:
-            raise damaged(language.path, STORE, f"is not UTF-8 between {start} and {stop}") from None
+            raise damaged(opened.path, STORE, f"is not UTF-8 between {start} and {stop}") from None
 
     def _language(self, lang: str | None) -> Language:
         if lang is None:
@@ -162,5 +178,5 @@ class Store:
         offsets = map_array(self.folder, STORE, files[f"offsets-{code}"], "<u8", (count + 1,))
         rows = None
         if f"rows-{code}" in files:
-            rows = map_array(self.folder, STORE, files[f"rows-{code}"], "<i4", (len(self),)).data
-        return Language(code, texts, map_bytes(texts), offsets.data, rows)
+            rows = map_array(self.folder, STORE, files[f"rows-{code}"], "<i4", (len(self),))
+        return Language(code, texts, map_bytes(texts), offsets, rows)
