@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from colbertxm import entry
+from colbertxm.errors import UserError
 
 RUNS: dict[str, list[str]] = {"single_vector": ["+experiment=single_vector"], "trained": []}
 
@@ -30,7 +31,7 @@ def run(cfg: DictConfig) -> None:
         home = stages.smart_home()
         langs = list(home.languages("test"))[: cfg.langs]
         collections = stages.parallel_collections(home, "test", langs, "english", cfg.sample, 0)
-        data = entry.build(first.data)
+        data = stages.open_data(first)
     with clock.phase("base model"):
         adapters = list(dict.fromkeys([*home.languages("test"), *first.data.val_langs]))
         base = stages.load_base(stages.TokenSettings.of(entry.plain(first.model.tokens)), adapters)
@@ -42,7 +43,10 @@ def run(cfg: DictConfig) -> None:
         settings.model.languages = adapters
         with clock.phase(f"train: {name}"):
             shutil.rmtree(output / name / "model", ignore_errors=True)
-            encoder, result, run_logger = stages.train_run(settings, data, base, material)
+            done = stages.train_run(settings, data, base, material)
+            if done is None:
+                raise UserError("the demo has no dry run: `colbertxm train dry_run=10` has")
+            encoder, _, run_logger = done
             retrievers[name] = Retriever(encoder, base.trunk(depth))
             if run_logger:
                 run_logger.experiment.finish()

@@ -16,11 +16,26 @@ from omegaconf import MISSING
 
 @dataclass
 class Data:
+    """The settings of every data source; what a source does not have stays null and is not given to it."""
+
     _target_: str = MISSING
-    clean_only: bool = MISSING
-    negatives_depth: int = MISSING
-    val_langs: list[str] = MISSING
-    val_sample: int = MISSING
+    clean_only: bool | None = None
+    negatives_depth: int | None = None
+    val_langs: list[str] | None = None
+    val_sample: int | None = None
+    folder: str | None = None
+    lang: str | None = None
+    collection: str | None = None
+    queries: str | None = None
+    triples: str | None = None
+    hard_negatives: str | None = None
+    scores: str | None = None
+    examples: int | None = None
+    translations: Any = None
+    mix: Any = None
+    val_queries: str | None = None
+    val_qrels: str | None = None
+    val_passages: int | None = None
 
 
 @dataclass
@@ -65,6 +80,7 @@ class Loss:
     in_batch: float = MISSING
     temperature: float = MISSING
     mean_over_query: bool = MISSING
+    own_hard_negative: str = MISSING
     mask_false_negatives: bool = MISSING
 
 
@@ -82,6 +98,8 @@ class Trainer:
     steps: int = MISSING
     batch_size: int = MISSING
     negatives: int = MISSING
+    workers: int = MISSING
+    subset: Any = None
     val_every: int = MISSING
     checkpoint_every: int = MISSING
     log_every: int = MISSING
@@ -103,6 +121,7 @@ class Train:
     output: str = MISSING
     seed: int = MISSING
     lang_proxy: Any = None
+    dry_run: int = MISSING
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)

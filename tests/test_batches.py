@@ -1,30 +1,22 @@
-"""The order of samples, resuming in the middle, and false negatives."""
+"""Batches: the same with workers, on ranks and after a resume; nested subsets; false negatives."""
 
 from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from colbertxm.data.examples import InMemory
 from colbertxm.errors import UserError
+from colbertxm.model.checkpoints import build_encoder
+from colbertxm.model.encoder import Encoder
+from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text, Triple
-from colbertxm.training.batches import Order, TripleData, Triples, false_negatives
-
-
-def test_an_epoch_visits_every_triple_once_and_epochs_differ() -> None:
-    flat = [sample for batch in Order(10, 5, 4, seed=1) for sample in batch]
-    first, second = [i for e, i in flat if e == 0], [i for e, i in flat if e == 1]
-    assert sorted(first) == sorted(second) == list(range(10)) and first != second
-
-
-@pytest.mark.parametrize("done", [0, 4, 8, 28])
-def test_resuming_gives_exactly_the_rest(done: int) -> None:
-    whole = list(Order(11, 4, 9, seed=3))
-    assert list(Order(11, 4, 9, seed=3, done=done)) == whole[done // 4 :]
-
-
-def test_the_order_is_a_function_of_the_seed() -> None:
-    assert list(Order(50, 5, 10, seed=1)) == list(Order(50, 5, 10, seed=1))
-    assert list(Order(50, 5, 10, seed=1)) != list(Order(50, 5, 10, seed=2))
+from colbertxm.training.batches import Batch, Collate, RetrievalData, false_negatives
 
 
 def triple(i: int, negatives: int = 4) -> Triple:
@@ -32,18 +24,83 @@ def triple(i: int, negatives: int = 4) -> Triple:
     return Triple(Text(f"q{i}", f"query {i}", "en"), Text(f"p{i}", f"passage {i}", "en"), texts)
 
 
-def test_the_hard_negative_of_a_triple_changes_with_the_epoch_and_is_reproducible() -> None:
-    items = Triples([triple(0), triple(1)], seed=5)
-    drawn = [items[epoch, 0][1] for epoch in range(12)]
-    assert set(drawn) == {0, 1, 2, 3}
-    assert drawn == [Triples([triple(0), triple(1)], seed=5)[epoch, 0][1] for epoch in range(12)]
+@pytest.fixture
+def encoder(world: Path) -> Encoder:
+    return build_encoder("small", ["en", "de"], TokenSettings("query: ", "passage: "), "multi", 8, 0)
 
 
-def test_too_few_triples_or_negatives_are_errors() -> None:
+def test_too_few_triples_or_negatives_are_errors(encoder: Encoder) -> None:
     with pytest.raises(UserError, match="1 training triples are fewer than batch_size=2"):
-        TripleData([triple(0)], None, 2, 1, 1, 0)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="1 hard negatives, but data.negatives=2"):
-        TripleData([triple(0, 1), triple(1)], None, 2, 1, 2, 0)  # type: ignore[arg-type]
+        RetrievalData(InMemory([triple(0)], 0), encoder, 2, 1, 1, 0)
+    with pytest.raises(UserError, match="1 hard negatives, but trainer.negatives=2"):
+        RetrievalData(InMemory([triple(0, 1), triple(1)], 0), encoder, 2, 1, 2, 0)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    sides = ((one.queries, other.queries), (one.passages, other.passages))
+    equal = all(torch.equal(a.packed.ids_T, b.packed.ids_T) and a.packed.runs == b.packed.runs for a, b in sides)
+    return equal and torch.equal(one.ignore_BC, other.ignore_BC)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("done", [0, 8])
+def test_batches_are_the_same_with_workers_and_after_a_resume(encoder: Encoder, workers: int, done: int) -> None:
+    examples = InMemory([triple(i) for i in range(11)], 3)
+    whole = list(RetrievalData(examples, encoder, 4, 6, 2, 3).train_dataloader())
+    data = RetrievalData(examples, encoder, 4, 6, 2, 3, workers=workers)
+    data.load_state_dict({"samples_done": done})
+    rest = list(data.train_dataloader())
+    assert len(whole) == 6 and len(rest) == 6 - done // 4
+    assert all(same(a, b) for a, b in zip(whole[done // 4 :], rest, strict=True))
+    assert not same(whole[0], whole[1])
+    assert len(whole[0].queries) == 4 and len(whole[0].passages) == 12
+
+
+def test_ranks_share_a_step_without_overlap(encoder: Encoder) -> None:
+    examples = InMemory([triple(i) for i in range(8)], 3)
+    whole = list(RetrievalData(examples, encoder, 4, 2, 1, 3, keep_ids=True).train_dataloader())
+    parts = []
+    for rank in range(2):
+        data = RetrievalData(examples, encoder, 4, 2, 1, 3, keep_ids=True)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        parts.append(list(data.train_dataloader()))
+    for step in range(2):
+        assert whole[step].queries.ids == parts[0][step].queries.ids + parts[1][step].queries.ids
+
+
+def test_a_smaller_subset_lies_within_a_larger_one(encoder: Encoder) -> None:
+    examples = InMemory([triple(i) for i in range(40)], 3)
+
+    def seen(subset: int) -> set[tuple[int, ...]]:
+        data = RetrievalData(examples, encoder, 4, subset // 4, 1, 3, subset=subset, keep_ids=True)
+        return {ids for batch in data.train_dataloader() for ids in batch.queries.ids}
+
+    assert len(seen(8)) == 8 and len(seen(20)) == 20 and seen(8) < seen(20)
+
+
+def test_collate_travels_without_the_model(encoder: Encoder) -> None:
+    assert len(pickle.dumps(Collate(encoder, False))) < 200_000
+    foreign = Triple(Text("q", "lamp", "fr"), Text("p", "lamp", "en"), ())
+    with pytest.raises(UserError, match="'q' is in 'fr', of which the model has no adapter"):
+        Collate(encoder, False)([foreign])
+
+
+def plain_false_negatives(queries: list[Text], passages: list[Text]) -> torch.Tensor:
+    B = len(queries)
+    answers: dict[str, set[str]] = {}
+    for query, positive in zip(queries, passages[:B], strict=True):
+        answers.setdefault(query.text.casefold(), set()).add(positive.text.casefold())
+    rows = [[c != b and p.text.casefold() in answers[queries[b].text.casefold()] for c, p in enumerate(passages)]
+            for b in range(B)]  # fmt: skip
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_false_negatives_equal_the_plain_loops(seed: int) -> None:
+    rng = random.Random(seed)
+    queries = [Text(str(i), rng.choice("aAbBc"), "en") for i in range(6)]
+    passages = [Text(str(i), rng.choice("xXyYz"), "en") for i in range(18)]
+    assert torch.equal(false_negatives(queries, passages), plain_false_negatives(queries, passages))
 
 
 def test_false_negatives_are_other_answers_to_the_same_query() -> None:

@@ -10,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 
+from colbertxm.data.examples import InMemory
 from colbertxm.data.training import TrainingData, smart_home
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import build_encoder
@@ -18,8 +19,9 @@ from colbertxm.model.freeze import freeze
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.records import Triple
+from colbertxm.retriever import Retriever
 from colbertxm.training import fit as fit_module
-from colbertxm.training.batches import TripleData
+from colbertxm.training.batches import Collate
 from colbertxm.training.checkpointing import AtomicCheckpointIO, read_checkpoint
 from colbertxm.training.fit import TrainerSettings, fit
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
@@ -48,8 +50,11 @@ def fresh(pooling: str = "multi", top_k: int = 1) -> tuple[Encoder, Trunk]:
 
 
 def run(output: Path, data: TrainingData, encoder: Encoder, trunk: Trunk | None, **changes: Any) -> Any:
+    if trunk is not None:  # filled before training and always in this order, as `stages.prepare` does by mining
+        texts = [text for pair in data.pairs for text in pair]
+        Retriever(encoder, trunk).encode(texts, "query"), Retriever(encoder, trunk).encode(texts, "passage")
     settings = dataclasses.replace(SETTINGS, **changes)
-    return fit(encoder, triples(data), data.pools, output, LOSS, OPTIMIZER, settings, 5, False, trunk)
+    return fit(encoder, InMemory(triples(data), 5), data.pools, output, LOSS, OPTIMIZER, settings, 5, False, trunk)
 
 
 @pytest.mark.parametrize("pooling", ["multi", "single"])
@@ -57,11 +62,22 @@ def test_the_loss_falls_and_only_trained_parameters_move(world: Path, data: Trai
     encoder, trunk = fresh(pooling, top_k=2)
     before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
     module = RetrieverModule(encoder, LOSS, OPTIMIZER, 7)
-    batch = TripleData(triples(data), encoder, 8, 1, 1, 0).collate([(t, 0) for t in triples(data)[:8]])
-    start = torch.nn.functional.cross_entropy(module.scores(batch), torch.arange(8)).item()
+    batch = Collate(encoder, True)(InMemory(triples(data), 0).read([(0, i) for i in range(8)], 1))
+    start = torch.nn.functional.cross_entropy(module.scores(batch) / 0.05, torch.arange(8)).item()
     few = dataclasses.replace(SETTINGS, steps=60, batch_size=8)
-    fit(encoder, triples(data)[:8], (), world / "out", LOSS, OptimizerSettings(lr=3e-3), few, 5, False, trunk)
-    end = torch.nn.functional.cross_entropy(module.scores(batch), torch.arange(8)).item()
+    fit(
+        encoder,
+        InMemory(triples(data)[:8], 5),
+        (),
+        world / "out",
+        LOSS,
+        OptimizerSettings(lr=3e-3),
+        few,
+        5,
+        False,
+        trunk,
+    )
+    end = torch.nn.functional.cross_entropy(module.scores(batch) / 0.05, torch.arange(8)).item()
     assert end < 0.5 * start
     for name, parameter in encoder.named_parameters():
         moved = not torch.equal(parameter, before[name])
@@ -70,7 +86,7 @@ def test_the_loss_falls_and_only_trained_parameters_move(world: Path, data: Trai
 
 def test_a_trunk_changes_no_gradient(world: Path, data: TrainingData) -> None:
     encoder, trunk = fresh(top_k=2)
-    batch = TripleData(triples(data), encoder, 6, 1, 2, 0).collate([(t, 1) for t in triples(data)[:6]])
+    batch = Collate(encoder, True)(InMemory(triples(data), 0).read([(1, i) for i in range(6)], 2))
     gradients = []
     for cached in (None, trunk):
         encoder.zero_grad()

@@ -25,7 +25,7 @@ from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
 from colbertxm.stages import load_base, make_encoder, open_model
-from colbertxm.training.batches import TripleData
+from colbertxm.training.batches import Collate
 
 SENTENCES = {
     "en": "The light in the kitchen turns itself off after ten minutes.",
@@ -248,7 +248,8 @@ def test_a_language_with_an_adapter_can_be_given_another(model: Path, capsys: py
     assert capsys.readouterr().err == "lang_proxy: nl_XX reads German (de), instead of its own de_DE\n"
     german, dutch = Text("1", "light", "de"), Text("2", "light", "nl")
     vectors = [encoder.encode([german, dutch], "passage") for encoder in (plain, forced)]
-    assert not torch.allclose(vectors[0][0], vectors[0][1]) and torch.equal(vectors[1][0], vectors[1][1])
+    assert not torch.allclose(vectors[0][0], vectors[0][1], atol=1e-2)
+    torch.testing.assert_close(vectors[1][0], vectors[1][1], atol=1e-5, rtol=1e-5)
     assert set(forced.languages) == {*MODEL} and "yo" in open_model(model, {"yo": "en"}).languages
 
 
@@ -273,9 +274,8 @@ def test_training_reads_and_keeps_proxies(world: Path, capsys: pytest.CaptureFix
     assert set(encoder.xmod.config.languages) == {"en_XX", "sw_KE"} and encoder.adapter("yor") == "sw_KE"
     assert "sw_KE reads Yoruba" in capsys.readouterr().err
     texts = [Text("q", "ina", "yo"), Text("p", "light", "en"), Text("n", "lamp", "yo")]
-    data = TripleData([Triple(texts[0], texts[1], (texts[2],))], encoder, 1, 1, 1, 0)
-    batch = data.collate([(data.triples[0], 0)])
-    assert batch.query_adapters == ["sw_KE"] and batch.passage_adapters == ["en_XX", "sw_KE"]
+    batch = Collate(encoder, True)([Triple(texts[0], texts[1], (texts[2],))])
+    assert batch.queries.adapters == ("sw_KE",) and batch.passages.adapters == ("en_XX", "sw_KE")
     notes = {"config": {"lang_proxy": dict(cfg.lang_proxy or {})}}
     assert open_model(save_model(world / "trained", encoder, notes)).lang_proxy == {"yo": "sw"}
     with pytest.raises(UserError, match="no adapter for Yoruba"):

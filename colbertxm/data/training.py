@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.examples import Examples
 from colbertxm.data.smart_home import open_smart_home
 from colbertxm.errors import UserError
 from colbertxm.languages import language
@@ -18,7 +19,8 @@ from colbertxm.sources import HOMEASSISTANT, fetch
 
 @dataclass(frozen=True)
 class TrainingData:
-    """English pairs to train on, pools to watch, and the languages whose adapters the model is to keep."""
+    """What to train on, pools to watch, and the languages whose adapters the model is to keep. Either `examples`, which
+    bring their negatives, or `pairs`, for which hard negatives are mined (`negatives_depth` each)."""
 
     name: str
     pairs: tuple[tuple[Text, Text], ...]
@@ -26,6 +28,7 @@ class TrainingData:
     languages: tuple[str, ...]
     negatives_depth: int
     checksums: dict[str, str] = field(default_factory=dict)
+    examples: Examples | None = None
 
 
 def smart_home(clean_only: bool, negatives_depth: int, val_langs: Sequence[str], val_sample: int) -> TrainingData:

@@ -9,7 +9,7 @@ Shapes: T tokens of the batch, B texts, L the longest text of a grid, K tokens w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -63,13 +63,19 @@ class Packed:
 
     def to(self, device: torch.device | str) -> Packed:
         """The same batch with its tensors on `device`; the host does not wait for the copies."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def pinned(self) -> Packed:
+        """The same batch in pinned memory."""
+        return self._each(Tensor.pin_memory)
 
-        grids = tuple(Grid(move(g.tokens), move(g.slots), g.shape, move(g.mask_BL)) for g in self.grids)
-        ids, positions, kept = (t.to(device, non_blocking=True) for t in (self.ids_T, self.positions_T, self.kept_K))
-        sort, restore = move(self.sort_T), move(self.restore_T)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Packed:
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        grids = tuple(Grid(maybe(g.tokens), maybe(g.slots), g.shape, maybe(g.mask_BL)) for g in self.grids)
+        ids, positions, kept = change(self.ids_T), change(self.positions_T), change(self.kept_K)
+        sort, restore = maybe(self.sort_T), maybe(self.restore_T)
         return Packed(ids, positions, self.lengths, self.runs, grids, kept, self.kept, sort, restore)
 
 

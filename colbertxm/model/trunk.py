@@ -3,7 +3,9 @@
 Where the lower layers are frozen (policy `top_k_layers`), a text enters the trained layers with the same states
 in every epoch and for every model trained on the same base. Keeping them saves depth/layers of each forward
 pass and the whole backward pass below. Exact, because X-MOD here has no dropout: states come from the same
-function; only the order of sums inside a matrix product may differ with a batch's shape (about 1e-6).
+function; only the order of sums inside a matrix product may differ with a batch's shape (about 1e-6). So that a resumed
+run is the same to the last bit, it is filled before training and in a fixed order, which mining does; a stream that is
+read only as it is trained on goes without.
 """
 
 from __future__ import annotations

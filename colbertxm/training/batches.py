@@ -1,14 +1,14 @@
-"""Training triples in an order that is a pure function of (seed, epoch), resumed at any sample.
+"""From examples to batches: tokenised and packed in workers, in an order that is resumed at any sample.
 
-An epoch visits every triple once; which of its hard negatives a triple brings is drawn from (seed, epoch, triple)
-too. The state of the stream is one number, the samples done, so a run that was cut off goes on with exactly
-those samples that it has not seen.
+The state of the stream is one number, the samples done by all ranks together (`data/order.py`): a run that was cut off
+goes on with exactly those samples that it has not seen, on any number of ranks and workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -17,10 +17,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.examples import Examples, Key
+from colbertxm.data.order import Order
+from colbertxm.data.sampling import Subset
 from colbertxm.errors import UserError
+from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder
-from colbertxm.model.tokens import Tokenised
+from colbertxm.model.packing import Packed, pack
+from colbertxm.model.tokens import Kind, Tokens
 from colbertxm.records import Text, Triple
+
+
+@dataclass(frozen=True)
+class Side:
+    """The queries or the passages of a batch. `ids` and `adapters` of each text are kept for a trunk alone."""
+
+    packed: Packed
+    ids: tuple[tuple[int, ...], ...] = ()
+    adapters: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.packed.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, none of them padding."""
+        return sum(self.packed.lengths)
 
 
 @dataclass(frozen=True)
@@ -28,84 +50,110 @@ class Batch:
     """B queries, then C = B * (1 + N) passages: positives, then first negatives ... `ignore_BC` marks passages
     that share the text of a query's positive, or belong to another query of the same text."""
 
-    queries: list[Tokenised]
-    passages: list[Tokenised]
-    query_adapters: list[str]
-    passage_adapters: list[str]
+    queries: Side
+    passages: Side
     ignore_BC: Tensor
 
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU reads while the host goes on; the DataLoader asks for it."""
+        queries, passages = (replace(s, packed=s.packed.pinned()) for s in (self.queries, self.passages))
+        return Batch(queries, passages, self.ignore_BC.pin_memory())
 
-class Order:
-    """Batches of (epoch, index), `steps` of them, from sample `done` on. Its length stays that of the whole run."""
 
-    def __init__(self, size: int, batch_size: int, steps: int, seed: int, done: int = 0) -> None:
-        self.size, self.batch_size, self.steps, self.seed, self.done = size, batch_size, steps, seed, done
+class Collate:
+    """Triples to a batch. Holds what a worker needs and not the model, so that it travels to other processes."""
+
+    def __init__(self, encoder: Encoder, keep_ids: bool) -> None:
+        self.tokens: Tokens = encoder.tokens
+        self.adapters: Mapping[str, str] = {code: encoder.adapter(code) for code in encoder.languages}
+        self.pad = encoder.xmod.config.pad_token_id
+        self.keep_ids = keep_ids
+
+    def __call__(self, triples: Sequence[Triple]) -> Batch:
+        """Tokenise and pack a batch, and mark its false negatives."""
+        queries = [triple.query for triple in triples]
+        passages = [triple.positive for triple in triples]
+        for negatives in zip(*(triple.negatives for triple in triples), strict=True):
+            passages += negatives
+        marks = false_negatives(queries, passages)
+        return Batch(self._side(queries, "query"), self._side(passages, "passage"), marks)
+
+    def _side(self, texts: Sequence[Text], kind: Kind) -> Side:
+        found = self.tokens(texts, kind)
+        adapters = tuple(self._adapter(text) for text in texts)
+        ids = tuple(text.ids for text in found)
+        packed = pack(ids, adapters, self.pad, [text.keep for text in found])
+        return Side(packed, ids, adapters) if self.keep_ids else Side(packed)
+
+    def _adapter(self, text: Text) -> str:
+        code = language(text.lang).code
+        if code not in self.adapters:
+            raise UserError(
+                f"text {text.id!r} is in {code!r}, of which the model has no adapter: name it in model.languages"
+            )
+        return self.adapters[code]
+
+
+class _Reader(Dataset[Triple]):
+    """A DataLoader's view of `Examples`: a whole batch of keys at a time."""
+
+    def __init__(self, examples: Examples, negatives: int) -> None:
+        self.examples, self.negatives = examples, negatives
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.examples)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for start in range(self.done, self.steps * self.batch_size, self.batch_size):
-            yield [self.sample(i) for i in range(start, start + self.batch_size)]
+    def __getitem__(self, key: Key) -> Triple:
+        return self.examples.read([key], self.negatives)[0]
 
-    def sample(self, i: int) -> tuple[int, int]:
-        """(epoch, index of the triple) of the run's sample i."""
-        epoch, position = divmod(i, self.size)
-        return epoch, int(self._permutation(epoch)[position])
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if getattr(self, "_cached", (-1, None))[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._cached = (epoch, torch.randperm(self.size, generator=generator))
-        return self._cached[1]
+    def __getitems__(self, keys: list[Key]) -> list[Triple]:
+        return self.examples.read(keys, self.negatives)
 
 
-class Triples(Dataset[tuple[Triple, int]]):
-    """Triples by (epoch, index), each with the number of the hard negative that it starts from in that epoch."""
-
-    def __init__(self, triples: Sequence[Triple], seed: int) -> None:
-        self.triples, self.seed = triples, seed
-
-    def __len__(self) -> int:
-        return len(self.triples)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Triple, int]:
-        epoch, index = key
-        triple = self.triples[index]
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) * 1_000_003 + index)
-        first = int(torch.randint(max(1, len(triple.negatives)), (1,), generator=generator))
-        return triple, first
-
-
-class TripleData(L.LightningDataModule):
-    """Batches of `triples` for `steps` steps. Tokenisation is the encoder's own, so both see the same ids."""
+class RetrievalData(L.LightningDataModule):
+    """Batches of `examples` for `steps` steps of `batch_size` queries over all ranks; `subset` takes that many of the
+    examples, the same ones for a seed and nested in larger subsets. `prepare` is called on one process before all."""
 
     def __init__(
         self,
-        triples: Sequence[Triple],
+        examples: Examples,
         encoder: Encoder,
         batch_size: int,
         steps: int,
         negatives: int,
         seed: int,
         pools: Sequence[Collection] = (),
+        workers: int = 0,
+        subset: int | None = None,
+        keep_ids: bool = False,
     ) -> None:
         super().__init__()
-        if len(triples) < batch_size:
-            raise UserError(f"{len(triples)} training triples are fewer than batch_size={batch_size}: lower it")
-        fewest = min(len(triple.negatives) for triple in triples)
-        if fewest < negatives:
-            raise UserError(f"a triple has {fewest} hard negatives, but data.negatives={negatives}: lower it")
-        self.triples, self.encoder = triples, encoder
+        size = len(examples) if subset is None else subset
+        if size < batch_size:
+            raise UserError(f"{size} training triples are fewer than batch_size={batch_size}: lower it")
+        examples.check(negatives)
+        self.examples, self.size = examples, size
+        self.subset = None if subset is None else Subset(len(examples), subset, seed)
         self.batch_size, self.steps, self.negatives, self.seed = batch_size, steps, negatives, seed
+        self.workers = workers
         self.pools = list(pools)
+        self.collate = Collate(encoder, keep_ids)
         self.samples_done = 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One pass of `steps` batches; after a resume those that are left."""
-        order = Order(len(self.triples), self.batch_size, self.steps, self.seed, self.samples_done)
-        items: Dataset[Any] = Triples(self.triples, self.seed)
-        return DataLoader(items, batch_sampler=order, collate_fn=self.collate)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        order = Order(self.size, self.batch_size, self.steps, self.seed, self.samples_done, rank, world, self.subset)
+        reader: Any = _Reader(self.examples, self.negatives)
+        start: Callable[[int], None] | None = _start_worker if self.workers else None
+        return DataLoader(
+            reader,
+            batch_sampler=order,
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=start,
+        )
 
     def val_dataloader(self) -> DataLoader[Collection]:
         """One development pool is one validation batch."""
@@ -120,20 +168,10 @@ class TripleData(L.LightningDataModule):
         """Go on behind the samples done."""
         self.samples_done = state["samples_done"]
 
-    def collate(self, items: list[tuple[Triple, int]]) -> Batch:
-        """Tokenise a batch and mark its false negatives."""
-        triples = [triple for triple, _ in items]
-        queries = [triple.query for triple in triples]
-        passages = [triple.positive for triple in triples]
-        for n in range(self.negatives):
-            passages += [t.negatives[(first + n) % len(t.negatives)] for t, first in items]
-        return Batch(
-            self.encoder.tokenise(queries, "query"),
-            self.encoder.tokenise(passages, "passage"),
-            [self.encoder.adapter(text.lang) for text in queries],
-            [self.encoder.adapter(text.lang) for text in passages],
-            false_negatives(queries, passages),
-        )
+
+def _start_worker(worker: int) -> None:
+    # Workers are as many as the user wants cores at work; the tokenizer's own threads would multiply them.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _as_it_is(pool: Any) -> Any:
@@ -143,13 +181,16 @@ def _as_it_is(pool: Any) -> Any:
 def false_negatives(queries: Sequence[Text], passages: Sequence[Text]) -> Tensor:
     """Mask [B, C]: passage c is not row b's own positive (c == b), but has the same text as that positive or is the
     positive of another query with the same text as query b. Such passages answer the query too."""
-    B, C = len(queries), len(passages)
+    B = len(queries)
     answers: dict[str, set[str]] = {}
     for query, positive in zip(queries, passages[:B], strict=True):
         answers.setdefault(query.text.casefold(), set()).add(positive.text.casefold())
-    return torch.tensor(
-        [
-            [c != b and passages[c].text.casefold() in answers[queries[b].text.casefold()] for c in range(C)]
-            for b in range(B)
-        ]
-    )
+    columns: dict[str, list[int]] = {}
+    for c, passage in enumerate(passages):
+        columns.setdefault(passage.text.casefold(), []).append(c)
+    marks = torch.zeros(B, len(passages), dtype=torch.bool)
+    for b, query in enumerate(queries):
+        for answer in answers[query.text.casefold()]:
+            marks[b, columns[answer]] = True
+        marks[b, b] = False
+    return marks

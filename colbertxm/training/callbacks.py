@@ -30,7 +30,7 @@ class Throughput(L.Callback):
         """Count, and log every `every` steps."""
         self.seconds += time.perf_counter() - self.since
         self.queries += len(batch.queries)
-        self.tokens += sum(len(t.ids) for t in (*batch.queries, *batch.passages))
+        self.tokens += batch.queries.tokens + batch.passages.tokens
         if (i + 1) % self.every == 0:
             module.log("throughput/queries_per_s", self.queries / self.seconds)
             module.log("throughput/tokens_per_s", self.tokens / self.seconds)

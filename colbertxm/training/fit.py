@@ -17,12 +17,13 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.examples import Examples
+from colbertxm.data.sampling import amount
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.trunk import Trunk
-from colbertxm.records import Triple
-from colbertxm.training.batches import TripleData
+from colbertxm.training.batches import RetrievalData
 from colbertxm.training.callbacks import Lines, Throughput
 from colbertxm.training.checkpointing import AtomicCheckpointIO
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
@@ -36,6 +37,10 @@ class TrainerSettings:
     batch_size: int = 32
     negatives: int = 1
     """Hard negatives of each query in a batch."""
+    workers: int = 0
+    """Processes that tokenise and pack; 0 = the training process does it."""
+    subset: int | float | str | None = None
+    """Of the examples, as `data.sampling.amount` reads it; None = all."""
     val_every: int = 50
     """Steps between validations on the development pools; 0 = none."""
     checkpoint_every: int = 50
@@ -58,7 +63,7 @@ class FitResult:
 
 def fit(
     encoder: Encoder,
-    triples: Sequence[Triple],
+    examples: Examples,
     pools: Sequence[Collection],
     output: Path,
     loss: LossSettings,
@@ -73,7 +78,7 @@ def fit(
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
     _quiet()
     module = RetrieverModule(encoder.train(), loss, optimizer, trainer.steps, trunk)
-    data = TripleData(triples, encoder, trainer.batch_size, trainer.steps, trainer.negatives, seed, pools)
+    data = stream(encoder, examples, pools, trainer, seed, keep_ids=trunk is not None)
     module.data = data
     checkpoints = output / "checkpoints"
     last = checkpoints / "last.ckpt"
@@ -90,6 +95,22 @@ def fit(
     shutil.rmtree(checkpoints, ignore_errors=True)
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
     return FitResult(model, seconds, runner.global_step, validation)
+
+
+def stream(
+    encoder: Encoder,
+    examples: Examples,
+    pools: Sequence[Collection],
+    trainer: TrainerSettings,
+    seed: int,
+    keep_ids: bool = False,
+) -> RetrievalData:
+    """The batches that `fit` trains on."""
+    subset = None if trainer.subset is None else amount(trainer.subset, len(examples))
+    return RetrievalData(
+        examples, encoder, trainer.batch_size, trainer.steps, trainer.negatives, seed, pools, trainer.workers,
+        subset, keep_ids,
+    )  # fmt: skip
 
 
 def seed_everything(seed: int) -> None:

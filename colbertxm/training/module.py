@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,11 @@ from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
 from colbertxm.evaluation.metrics import evaluate
 from colbertxm.model.encoder import Encoder, Vectors
-from colbertxm.model.scores import dot, maxsim
-from colbertxm.model.tokens import Tokenised
+from colbertxm.model.scores import dot, packed_maxsim
 from colbertxm.model.trunk import Trunk
 from colbertxm.retriever import Retriever
-from colbertxm.training.batches import Batch, TripleData
-from colbertxm.training.losses import in_batch_softmax, pairwise_softmax
+from colbertxm.training.batches import Batch, RetrievalData, Side
+from colbertxm.training.losses import OwnHardNegative, in_batch_softmax, pairwise_softmax
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,9 @@ class LossSettings:
     """Scores are divided by it. The paper has none (1.0) and sums 32 cosines."""
     mean_over_query: bool = False
     """Divide MaxSim by the number of query vectors, so that scores are mean cosines."""
+    own_hard_negative: OwnHardNegative = "included"
+    """Whether a query's own hard negatives stand among the in-batch candidates, too: `included` as the paper writes
+    it, `excluded` as its code does."""
     mask_false_negatives: bool = True
     """Leave passages out of a query's denominator that share the text of one of its positives."""
 
@@ -67,42 +68,42 @@ class RetrieverModule(L.LightningModule):
         self.loss, self.optimizer_settings, self.steps = loss, optimizer, steps
         # In a tuple, so that nn.Module does not register the trunk's own encoder a second time.
         self._trunk = (trunk,)
-        self.data: TripleData | None = None
+        self.data: RetrievalData | None = None
         """Told how many samples are done; a resumed run starts behind them."""
 
-    def vectors(self, texts: Sequence[Tokenised], adapters: Sequence[str]) -> Vectors:
+    def vectors(self, side: Side) -> Vectors:
         """Vectors with gradient, in the texts' order."""
         trunk = self._trunk[0]
-        batch = self.encoder.pack(texts, adapters)
+        packed = side.packed.to(self.device)
         if trunk is None:
-            return self.encoder(batch)
-        return self.encoder(batch, trunk.states([t.ids for t in texts], adapters).to(self.device), trunk.depth)
+            return self.encoder(packed)
+        return self.encoder(packed, trunk.states(side.ids, side.adapters).to(self.device), trunk.depth)
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all queries against all passages of the batch, [B, C]."""
-        queries = self.vectors(batch.queries, batch.query_adapters)
-        passages = self.vectors(batch.passages, batch.passage_adapters)
+        queries, passages = self.vectors(batch.queries), self.vectors(batch.passages)
         if self.encoder.pooling == "single":
-            scores = dot(queries.values, passages.values)
-        else:
-            scores = maxsim(*queries.padded(), *passages.padded(), mean=self.loss.mean_over_query)
-        return scores / self.loss.temperature
+            return dot(queries.values, passages.values)
+        mean = self.loss.mean_over_query
+        return packed_maxsim(queries.values, queries.offsets, passages.values, passages.offsets, mean)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of both losses; both are logged on their own too."""
         scores = self.scores(batch)
         ignore = batch.ignore_BC.to(self.device) if self.loss.mask_false_negatives else None
-        pairwise, in_batch = pairwise_softmax(scores), in_batch_softmax(scores, ignore)
+        reading, temperature = self.loss.own_hard_negative, self.loss.temperature
+        pairwise = pairwise_softmax(scores, temperature)
+        in_batch = in_batch_softmax(scores, ignore, reading, temperature)
         total = self.loss.pairwise * pairwise + self.loss.in_batch * in_batch
         self.log_dict({"train/pairwise": pairwise.detach(), "train/in_batch": in_batch.detach()})
         self.log("train/loss", total.detach(), prog_bar=True)
         # Counted here and not when the batch ends: callbacks, and with them the checkpoint, come before that hook.
         if self.data is not None:
-            self.data.samples_done += len(batch.queries)
+            self.data.samples_done += self.data.batch_size
         return total
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Nothing to move here: a batch holds token ids, which `vectors` packs and moves."""
+        """Nothing to move here: `vectors` moves what it needs, without waiting."""
         return batch
 
     def validation_step(self, pool: Collection, batch_idx: int) -> None:
