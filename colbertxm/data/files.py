@@ -15,7 +15,9 @@ import os
 import re
 import shutil
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from colbertxm.progress import progress
 MANIFEST = "manifest.json"
 OURS = re.compile(r"[a-z]+(-[a-z-]+)?(-[0-9a-f]{12})?\.(npy|bin|json)(\.part)?")
 BLOCK = 2**22  # bytes hashed at a time
+AHEAD = 4  # blocks that wait to be written
 Entry = dict[str, Any]
 
 
@@ -51,25 +54,40 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 class DataFile:
-    """A file being written: hashed on the way, renamed to its content's name by `finish`. `stem` names it."""
+    """A file being written: hashed on the way, renamed to its content's name by `finish`. `stem` names it. A thread of
+    its own writes and hashes: whoever makes the blocks need not wait for the disk, as long as AHEAD blocks at most wait
+    for it."""
 
     def __init__(self, folder: Path, stem: str, suffix: str = ".bin") -> None:
         self.folder, self.stem, self.suffix, self.bytes = folder, stem, suffix, 0
         self._part = folder / f"{stem}{suffix}.part"
         self._digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
         with _refusals(folder):
             self._file = self._part.open("w+b")
 
     def write(self, block: bytes | memoryview) -> None:
-        """Append a block."""
-        with _refusals(self.folder):
-            self._file.write(block)
-        self._digest.update(block)
+        """Append a block, which must not change afterwards."""
+        self._waiting.append(self._thread.submit(self._put, block))
         self.bytes += len(block)
+        self._wait(AHEAD)
+
+    def _put(self, block: bytes | memoryview) -> None:
+        self._file.write(block)
+        self._digest.update(block)
+
+    def _wait(self, waiting: int) -> None:
+        """Until no more than so many blocks wait. Raises UserError where the disk refused one."""
+        while len(self._waiting) > waiting:
+            with _refusals(self.folder):
+                self._waiting.popleft().result()
 
     def finish(self, header: bytes = b"") -> Entry:
         """Close and rename it; returns its entry in the manifest. `header` replaces the first bytes that were
         written (the file is then read once more for its checksum)."""
+        self._wait(0)
+        self._thread.shutdown()
         with _refusals(self.folder), self._file as file:
             if header:
                 file.seek(0)
@@ -86,8 +104,10 @@ class DataFile:
         return {"file": name, "bytes": self.bytes, "sha256": sha256}
 
     def discard(self) -> None:
-        """Close and delete it."""
-        self._file.close()
+        """Close and delete it, where it is not finished."""
+        self._thread.shutdown(cancel_futures=True)
+        with contextlib.suppress(OSError):  # a full disk refuses what is left in the buffer once more
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
 

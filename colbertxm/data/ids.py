@@ -72,10 +72,11 @@ class IdTable:
             return self._row_of(id.encode("utf-8", "surrogatepass"))
         if not (id.isascii() and id.isdigit() and len(id) <= 18 and (id[0] != "0" or id == "0")):
             return UNKNOWN
+        number = int(id)
         if self.kind == "dense":
-            return int(id) if int(id) < self.count else UNKNOWN
-        row = bisect_left(self._ints_view, int(id))
-        return row if row < self.count and self._ints_view[row] == int(id) else UNKNOWN
+            return number if number < self.count else UNKNOWN
+        row = bisect_left(self._ints_view, number)
+        return row if row < self.count and self._ints_view[row] == number else UNKNOWN
 
     def rows(self, raw: bytes, starts: Positions, ends: Positions) -> Positions:
         """The rows of the ids raw[starts[i] : ends[i]], any shape."""
