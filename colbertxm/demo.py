@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
             if run_logger:
                 run_logger.experiment.finish()
     evaluation = Evaluation(output, collections, home.pair_of, clock)
-    for name in stages.BASELINES:
+    for name in stages.IN_DEMO:
         evaluation.add(name, stages.baseline(name, base))
     for name, retriever in retrievers.items():
         evaluation.add(name, retriever)

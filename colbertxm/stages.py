@@ -47,6 +47,8 @@ UNTRAINED: dict[str, tuple[Pooling, bool]] = {
 }
 """Rows of the base as it is: its pooling, and whether MaxSim leaves out the prefix's vectors."""
 BASELINES = ("bm25", *UNTRAINED)
+IN_DEMO = ("bm25", "untrained_single", "untrained")
+"""What there is time for in ten minutes."""
 
 
 def say(message: str) -> None:

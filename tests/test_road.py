@@ -113,7 +113,6 @@ def test_the_demo_leaves_its_results_and_is_deterministic(
             "bm25",
             "untrained_single",
             "untrained",
-            "untrained_no_prefix",
             "single_vector",
             "trained",
         }
