@@ -112,7 +112,7 @@ def forward_figures(ours: Xmod, theirs: XmodModel, device: str, prefix: str = ""
     with torch.no_grad():
         packing = side_by_side(
             {"padded": lambda: ours(pack(padded, one).to(device)), "packed": lambda: ours(pack(real, one).to(device))},
-            3,
+            2,
         )
     add("packed_speedup", packing, longest=longest, tokens=sum(map(len, real)))
     return rows
