@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import peak_bytes
 
 from colbertxm.data.order import Order
 from colbertxm.data.store import Store
@@ -36,9 +37,8 @@ READS = 1_000_000
 
 
 def peak_mb() -> float:
-    """The most memory that this process held, in MiB, pages of mapped files included. (Not ru_maxrss: on Linux a
-    new process starts from its parent's.)"""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    """The most memory that this process held, in MiB."""
+    return peak_bytes() / 2**20
 
 
 def make_texts(path: Path, ids: np.ndarray, characters: float, seed: int) -> None:

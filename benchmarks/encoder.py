@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import peak_bytes
 from record import row, side_by_side, write
 from safetensors.torch import save_file
 from torch import Tensor
@@ -171,14 +172,11 @@ def load(folder: Path) -> None:
     def from_disk() -> int:
         return int(Path("/proc/self/io").read_text().split("read_bytes: ")[1].split()[0])
 
-    def peak() -> int:  # not getrusage: its figure survives the exec that started this process
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-
-    before, bytes_before, started = peak(), from_disk(), time.perf_counter()
+    before, bytes_before, started = peak_bytes(), from_disk(), time.perf_counter()
     xmod, _ = read_xmod(folder, ["en_XX", "sw_KE"], ["linear.weight"])
     parameters = sum(p.numel() for p in xmod.parameters())
     seconds = time.perf_counter() - started
-    found = {"bytes": from_disk() - bytes_before, "peak": peak(), "before": before, "seconds": seconds}
+    found = {"bytes": from_disk() - bytes_before, "peak": peak_bytes(), "before": before, "seconds": seconds}
     print(json.dumps({**found, "parameters": parameters}))
 
 

@@ -27,6 +27,8 @@ def run(cfg: DictConfig) -> None:
     output, clock = Path(cfg.output), stages.Clock()
     configs = {name: train_config(cfg, name, extra) for name, extra in RUNS.items()}
     first = next(iter(configs.values()))
+    if first.dry_run:
+        raise UserError("the demo has no dry run: `colbertxm train dry_run=10` has")
     with clock.phase("data"):
         home = stages.smart_home()
         langs = list(home.languages("test"))[: cfg.langs]
@@ -43,10 +45,7 @@ def run(cfg: DictConfig) -> None:
         settings.model.languages = adapters
         with clock.phase(f"train: {name}"):
             shutil.rmtree(output / name / "model", ignore_errors=True)
-            done = stages.train_run(settings, data, base, material)
-            if done is None:
-                raise UserError("the demo has no dry run: `colbertxm train dry_run=10` has")
-            encoder, _, run_logger = done
+            encoder, _, run_logger = stages.train_run(settings, data, base, material)
             retrievers[name] = Retriever(encoder, base.trunk(depth))
             if run_logger:
                 run_logger.experiment.finish()

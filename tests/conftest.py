@@ -17,7 +17,10 @@ import hub_server
 import numpy as np
 import pytest
 import torch
-from hub_server import Hub
+from hub_files import NAME, files
+from hub_server import Hub, Repo
+
+from colbertxm.records import Text, Triple
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -113,6 +116,12 @@ def home_assistant(path: Path, components: int = 60, seed: int = 0) -> Path:
     return path
 
 
+def numbered_triple(i: int, negatives: int = 4) -> Triple:
+    """Triple i, all of whose texts say so."""
+    texts = tuple(Text(f"n{i}{j}", f"negative {i} {j}", "en") for j in range(negatives))
+    return Triple(Text(f"q{i}", f"query {i}", "en"), Text(f"p{i}", f"passage {i}", "en"), texts)
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both tiny wheels, by package name."""
@@ -147,3 +156,11 @@ def loopback_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
     with hub_server.serving() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+@pytest.fixture
+def served(loopback_hub: Hub, tmp_path: Path) -> Hub:
+    """A hub with one small model, and an empty cache."""
+    loopback_hub.repos[NAME] = Repo()
+    loopback_hub.repos[NAME].commit(files(tmp_path))
+    return loopback_hub

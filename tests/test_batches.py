@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import numbered_triple as triple
 
 from colbertxm.data.examples import InMemory
 from colbertxm.errors import UserError
@@ -17,11 +18,6 @@ from colbertxm.model.encoder import Encoder
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text, Triple
 from colbertxm.training.batches import Batch, Collate, RetrievalData, false_negatives
-
-
-def triple(i: int, negatives: int = 4) -> Triple:
-    texts = tuple(Text(f"n{i}{j}", f"negative {i} {j}", "en") for j in range(negatives))
-    return Triple(Text(f"q{i}", f"query {i}", "en"), Text(f"p{i}", f"passage {i}", "en"), texts)
 
 
 @pytest.fixture

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import numbered_triple as triple
 
 from colbertxm.data.examples import InMemory, OnDisk
 from colbertxm.data.sampling import LanguageMix
 from colbertxm.data.store_build import build_store
 from colbertxm.data.triples import write_triples
 from colbertxm.errors import UserError
-from colbertxm.records import Text, Triple
-
-
-def triple(i: int, negatives: int = 4) -> Triple:
-    texts = tuple(Text(f"n{i}{j}", f"negative {i} {j}", "en") for j in range(negatives))
-    return Triple(Text(f"q{i}", f"query {i}", "en"), Text(f"p{i}", f"passage {i}", "en"), texts)
+from colbertxm.records import Text
 
 
 def on_disk(folder: Path, mix: LanguageMix | None = None) -> OnDisk:

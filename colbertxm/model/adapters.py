@@ -44,15 +44,22 @@ def add_adapter(xmod: Xmod, name: str, like: str = IDENTITY, seed: int = 0) -> N
     generator = torch.Generator().manual_seed(seed)
     for output in _outputs(xmod):
         table = next(iter(output.adapter_modules.parameters()))
-        fresh = Adapter(xmod.config).to(table.device, table.dtype)
+        fresh = Adapter(xmod.config)
         if like == IDENTITY:
-            fresh.dense1.weight.copy_(torch.randn(fresh.dense1.weight.shape, generator=generator) * 0.02)
-            for zero in (fresh.dense1.bias, fresh.dense2.weight, fresh.dense2.bias):
-                nn.init.zeros_(zero)
+            start_as_identity(fresh, generator)
         else:
             fresh.load_state_dict(output.adapter_modules[like].state_dict())
-        output.adapter_modules[name] = fresh.train(xmod.training)
+        output.adapter_modules[name] = fresh.to(table.device, table.dtype).train(xmod.training)
     xmod.config = replace(xmod.config, languages=(*xmod.config.languages, name))
+
+
+def start_as_identity(adapter: Adapter, generator: torch.Generator) -> None:
+    """Give an adapter, which may be without memory, a small random down-projection and a zero up-projection."""
+    shape = adapter.dense1.weight.shape
+    adapter.dense1.weight = nn.Parameter(torch.randn(shape, generator=generator) * 0.02)
+    adapter.dense1.bias = nn.Parameter(torch.zeros(shape[0]))
+    adapter.dense2.weight = nn.Parameter(torch.zeros(shape[1], shape[0]))
+    adapter.dense2.bias = nn.Parameter(torch.zeros(shape[1]))
 
 
 def keep_adapters(xmod: Xmod, names: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ folder does not record is said to be not recorded; nothing is guessed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from colbertxm.errors import UserError
 from colbertxm.languages import LANGUAGES, OTHERS
 from colbertxm.model.adapters import name_of
 from colbertxm.model.hub import CONFIG, REVISIONS, SETTINGS, looks_like_hub_name
+from colbertxm.model.json_files import read_object
 from colbertxm.sources import cache_folder
 
 MARK = "<!-- Made by `colbertxm push` from colbertxm.json; remove this line to keep a card that you have edited. -->"
@@ -67,8 +66,8 @@ class Facts:
 
 def read_facts(folder: Path) -> Facts:
     """Read a model folder's own account. Raises UserError where it is none or is damaged."""
-    config = _read(folder / CONFIG)
-    settings = _read(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    config = read_object(folder / CONFIG)
+    settings = read_object(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     return Facts(folder, tuple(config.get("languages") or ()), settings, dict(settings.get("provenance") or {}))
 
 
@@ -280,13 +279,3 @@ def _limits(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> str:
     if facts.base == "small":
         lines.append("Its base has no language adapters of its own and never learnt its `<mask>` token.")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; is {path.parent} a model folder?") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object; is {path.parent} a model folder?")
-    return found

@@ -153,14 +153,14 @@ def save_model(folder: Path, encoder: Encoder, provenance: Mapping[str, Any]) ->
     return folder
 
 
-def find_model(named: str, languages: Sequence[str] | None = None) -> Path:
+def find_model(named: str, languages: Sequence[str] | None = None, verify: bool = True) -> Path:
     """The folder of a model: a folder here, or owner/name[@revision] on the hub, of which the adapters of `languages`
-    are fetched (None: all). Raises UserError where there is neither."""
+    are fetched (None: all); `verify` checks what was fetched before. Raises UserError where there is neither."""
     if Path(named).is_dir():
         return Path(named)
     # outputs/tain is a slip and no user of the hub, where there is a folder outputs.
     if looks_like_hub_name(named) and Path(named).parts[0] not in os.listdir():
-        return pull(named, languages)
+        return pull(named, languages, verify=verify)
     raise UserError(f"no model at {named}: give a model folder, owner/name of the hub, or train one")
 
 

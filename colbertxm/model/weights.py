@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from colbertxm.errors import UserError
+from colbertxm.model.json_files import read_object
 from colbertxm.model.slices import Slot, local_slots
 from colbertxm.model.xmod import Xmod, XmodConfig
 
@@ -121,14 +122,7 @@ def _sharded(folder: Path) -> dict[str, Path]:
 
 def read_config(folder: Path) -> XmodConfig:
     """config.json of a checkpoint. Raises UserError for another architecture or a damaged file."""
-    path = folder / "config.json"
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; is {folder} a model folder?") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is no JSON object; is {folder} a model folder?")
-    return XmodConfig.from_dict(values)
+    return XmodConfig.from_dict(read_object(folder / "config.json"))
 
 
 def read_xmod(

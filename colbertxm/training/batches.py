@@ -140,15 +140,18 @@ class RetrievalData(L.LightningDataModule):
         self.collate = Collate(encoder, keep_ids)
         self.samples_done = 0
 
+    def order(self) -> Order:
+        """This rank's batches of (epoch, index) that are left."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Order(self.size, self.batch_size, self.steps, self.seed, self.samples_done, rank, world, self.subset)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """One pass of `steps` batches; after a resume those that are left."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = Order(self.size, self.batch_size, self.steps, self.seed, self.samples_done, rank, world, self.subset)
         reader: Any = _Reader(self.examples, self.negatives)
         start: Callable[[int], None] | None = _start_worker if self.workers else None
         return DataLoader(
             reader,
-            batch_sampler=order,
+            batch_sampler=self.order(),
             collate_fn=self.collate,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),

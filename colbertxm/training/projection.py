@@ -17,6 +17,7 @@ from torch import Tensor
 from colbertxm.errors import UserError, nearest
 from colbertxm.model.checkpoints import pca_projection
 from colbertxm.model.encoder import Encoder, Vectors
+from colbertxm.model.scores import packed_maxsim
 from colbertxm.records import Triple
 
 STARTS = ("random", "pca", "distilled")
@@ -81,11 +82,8 @@ def project(linear: torch.nn.Linear, vectors: Vectors) -> Vectors:
 
 
 def mean_maxsim(queries: Vectors, passages: Vectors) -> Tensor:
-    """MaxSim divided by the number of query vectors, all pairs [B, C]. Over ragged vectors as they are, since
-    padding to the longest of 96 passages would cost more than the products."""
-    similarity = passages.values @ queries.values.T
-    best = torch.segment_reduce(similarity.contiguous(), "max", lengths=passages.offsets.diff(), axis=0)
-    return torch.segment_reduce(best.T.contiguous(), "mean", lengths=queries.offsets.diff(), axis=0)
+    """MaxSim divided by the number of query vectors, all pairs [B, C]."""
+    return packed_maxsim(queries.values, queries.offsets, passages.values, passages.offsets, mean=True)
 
 
 def _batch(material: Material, generator: torch.Generator) -> tuple[Vectors, Vectors]:

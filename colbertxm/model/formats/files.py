@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from colbertxm.errors import UserError
 from colbertxm.model.encoder import Encoder, Pooling
+from colbertxm.model.json_files import read_json, read_object
 from colbertxm.model.tokens import BOS, EOS, Tokens, TokenSettings
 from colbertxm.model.weights import locate
 from colbertxm.model.xmod import Xmod
@@ -31,22 +32,6 @@ SPECIAL = {
     "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>",
     "unk_token": "<unk>", "mask_token": "<mask>",
 }  # fmt: skip
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises UserError naming the file that is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; is {path.parent} a model folder?") from None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError for anything else."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is no JSON object; is {path.parent} a model folder?")
-    return found
 
 
 def write_json(path: Path, values: Any) -> None:
