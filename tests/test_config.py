@@ -112,17 +112,18 @@ def test_user_errors_are_one_line_and_exit_code_1(
 
 
 def readme_commands() -> list[list[str]]:
-    """Every `colbertxm ...` and `python -m colbertxm...` line of the README's code blocks, split as a shell would."""
-    import shlex
+    """Every `colbertxm ...` and `python -m colbertxm...` line of the README's code blocks, as bash splits it: braces
+    with a comma that are not quoted become several words there."""
+    import subprocess
 
     found = []
     blocks = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split("```")[1::2]
     for line in "\n".join(blocks).splitlines():
-        words = shlex.split(line, comments=True)
-        if words[:2] == ["python", "-m"] and words[2].startswith("colbertxm."):
-            found.append([words[2].removeprefix("colbertxm."), *words[3:]])
-        elif words[:1] == ["colbertxm"]:
-            found.append(words[1:])
+        if not line.startswith(("python -m colbertxm.", "colbertxm ")):
+            continue
+        split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+        words = split.stdout.split("\0")[:-1]
+        found.append([words[2].removeprefix("colbertxm."), *words[3:]] if words[0] == "python" else words[1:])
     return found
 
 
