@@ -107,6 +107,15 @@ class Trainer:
     precision: str = MISSING
     accelerator: str = MISSING
     devices: int = MISSING
+    nodes: int = MISSING
+    strategy: str = MISSING
+    gather: bool = MISSING
+    accumulate: int = MISSING
+    chunk: int | None = None
+    checkpoint_activations: bool = MISSING
+    compile: bool = MISSING
+    monitor: str | None = None
+    patience: int | None = None
 
 
 @dataclass

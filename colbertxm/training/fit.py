@@ -49,6 +49,22 @@ class TrainerSettings:
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    """Lightning's name: auto, ddp, fsdp ..."""
+    gather: bool = True
+    """Whether ranks score their queries against the passages of all ranks."""
+    accumulate: int = 1
+    """Batches whose gradients make one step; `steps` counts steps."""
+    chunk: int | None = None
+    """Texts encoded at a time with cached gradients; None = the whole batch at once."""
+    checkpoint_activations: bool = False
+    """Compute each layer again in the backward pass, for memory."""
+    compile: bool = False
+    monitor: str | None = None
+    """What the best checkpoint is chosen by: a logged figure, the higher the better; None = the last step is kept."""
+    patience: int | None = None
+    """Validations without a better figure after which training stops; None = never."""
 
 
 @dataclass(frozen=True)
