@@ -27,6 +27,8 @@ class Triple:
     query: Text
     positive: Text
     negatives: tuple[Text, ...]
+    scores: tuple[float, ...] = ()
+    """A teacher's, of the positive and then the negatives; none where nobody taught."""
 
 
 @dataclass(frozen=True, slots=True)

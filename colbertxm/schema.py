@@ -78,7 +78,10 @@ class Freeze:
 class Loss:
     pairwise: float = MISSING
     in_batch: float = MISSING
+    distillation: float = MISSING
+    margin_mse: float = MISSING
     temperature: float = MISSING
+    teacher_temperature: float = MISSING
     mean_over_query: bool = MISSING
     own_hard_negative: str = MISSING
     mask_false_negatives: bool = MISSING

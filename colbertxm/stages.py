@@ -40,6 +40,7 @@ from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everyth
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
+from colbertxm.training.teaching import taught
 
 UNTRAINED: dict[str, tuple[Pooling, bool]] = {
     "untrained_single": ("single", False),
@@ -195,7 +196,8 @@ def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, mate
             say("  mining hard negatives")
             material = prepare(data, base, cached)
         start_projection(encoder, material, cfg.model.projection, cfg.seed)
-        examples = InMemory(material.triples, cfg.seed)
+        found = taught(material) if LossSettings(**plain(cfg.loss)).needs_teacher else material.triples
+        examples = InMemory(found, cfg.seed)
     return Plan(encoder, examples, base.trunk(cached) if cached else None, trainer, parameters)
 
 

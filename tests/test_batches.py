@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,11 @@ from conftest import numbered_triple as triple
 from colbertxm.data.examples import InMemory
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import build_encoder
-from colbertxm.model.encoder import Encoder
+from colbertxm.model.encoder import Encoder, joined
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text, Triple
-from colbertxm.training.batches import Batch, Collate, RetrievalData, false_negatives
+from colbertxm.training.batches import Batch, Collate, RetrievalData
+from colbertxm.training.marks import false_negatives, text_keys
 
 
 @pytest.fixture
@@ -33,9 +35,12 @@ def test_too_few_triples_or_negatives_are_errors(encoder: Encoder) -> None:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    sides = ((one.queries, other.queries), (one.passages, other.passages))
-    equal = all(torch.equal(a.packed.ids_T, b.packed.ids_T) and a.packed.runs == b.packed.runs for a, b in sides)
-    return equal and torch.equal(one.ignore_BC, other.ignore_BC)
+    for a, b in ((one.queries, other.queries), (one.passages, other.passages)):
+        if len(a.parts) != len(b.parts):
+            return False
+        if not all(torch.equal(p.ids_T, q.ids_T) and p.runs == q.runs for p, q in zip(a.parts, b.parts, strict=True)):
+            return False
+    return torch.equal(one.query_keys, other.query_keys) and torch.equal(one.passage_keys, other.passage_keys)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -96,7 +101,10 @@ def test_false_negatives_equal_the_plain_loops(seed: int) -> None:
     rng = random.Random(seed)
     queries = [Text(str(i), rng.choice("aAbBc"), "en") for i in range(6)]
     passages = [Text(str(i), rng.choice("xXyYz"), "en") for i in range(18)]
-    assert torch.equal(false_negatives(queries, passages), plain_false_negatives(queries, passages))
+    expected = plain_false_negatives(queries, passages)
+    keys = text_keys(queries), text_keys(passages)
+    assert torch.equal(false_negatives(*keys), expected)
+    assert torch.equal(false_negatives(*keys, first=2, rows=3), expected[2:5])
 
 
 def test_false_negatives_are_other_answers_to_the_same_query() -> None:
@@ -107,4 +115,32 @@ def test_false_negatives_are_other_answers_to_the_same_query() -> None:
         [True, False, False, True, False, True],
         [False, False, False, False, False, False],
     ]
-    assert torch.equal(false_negatives(queries, passages), torch.tensor(expected))
+    assert torch.equal(false_negatives(text_keys(queries), text_keys(passages)), torch.tensor(expected))
+
+
+def test_parts_hold_the_texts_in_order(encoder: Encoder) -> None:
+    triples = [triple(i) for i in range(5)]
+    whole, parts = Collate(encoder, True)(triples), Collate(encoder, True, chunk=3)(triples)
+    assert [len(part.lengths) for part in parts.queries.parts] == [3, 2]
+    assert len(parts.passages) == len(whole.passages) == 25 and parts.passages.tokens == whole.passages.tokens
+    pieces = parts.passages.pieces()
+    assert len(pieces) == 9 and sum((piece.ids for piece in pieces), ()) == whole.passages.ids
+    assert sum((piece.adapters for piece in pieces), ()) == whole.passages.adapters
+    with torch.no_grad():
+        apart = joined([encoder(piece.parts[0]) for piece in pieces])
+        together = encoder(whole.passages.parts[0])
+    assert torch.equal(apart.offsets, together.offsets)
+    torch.testing.assert_close(apart.values, together.values)
+
+
+def test_teachers_scores_travel_with_their_passages(encoder: Encoder) -> None:
+    scored = [replace(triple(i), scores=(9.0, *(i + n / 10 for n in range(4)))) for i in range(6)]
+    data = RetrievalData(InMemory(scored, 3), encoder, 3, 4, 2, 3)
+    for keys in data.order():
+        for one, (_, index) in zip(data.examples.read(keys, 2), keys, strict=True):
+            shown = dict(zip([p.id for p in scored[index].negatives], scored[index].scores[1:], strict=True))
+            assert one.scores == (9.0, *(shown[p.id] for p in one.negatives))
+    assert InMemory(scored, 3).scored and not InMemory([triple(0)], 3).scored
+    teacher = next(iter(data.train_dataloader())).teacher_BK
+    assert teacher is not None and teacher.shape == (3, 3) and (teacher[:, 0] == 9).all()
+    assert Collate(encoder, False)([triple(0)]).teacher_BK is None

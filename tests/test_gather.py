@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from colbertxm.errors import UserError
 from colbertxm.model.encoder import Vectors
 from colbertxm.model.scores import packed_maxsim
-from colbertxm.training.gather import Shared, gather_objects, gather_passages, layout
+from colbertxm.training.gather import Shared, average_gradients, gather_keys, gather_passages, layout
 from colbertxm.training.gradcache import cached_step
 from colbertxm.training.losses import paper_loss
 
@@ -67,10 +67,17 @@ def cached(model: Any) -> None:
 def by_hand(model: TinyEncoder) -> None:
     """Without DDP: an average over ranks of each parameter's gradient."""
     plain_step(model)
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= RANKS
+    average_gradients(model.parameters())
+
+
+def partly_used(rank: int) -> list[torch.Tensor | None]:
+    """Gradients of parameters that both ranks, only rank 1, or nobody used."""
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    parameters[0].grad = torch.full((2,), float(rank + 1))
+    if rank == 1:
+        parameters[1].grad = torch.full((2,), 4.0)
+    average_gradients(parameters)
+    return [p.grad for p in parameters]
 
 
 def refused() -> str:
@@ -97,7 +104,9 @@ def work(rank: int, folder: str) -> None:
     queries, passages = own(rank)
     shared = gather_passages(model(passages), B)
     found["shared"] = shared.passages.values.detach(), shared.passages.offsets, (shared.queries, shared.first)
-    found["tokens"] = [sum(map(len, p)) for p in gather_objects(passages)]
+    found["tokens"] = sum(map(len, passages))
+    found["keys"] = gather_keys(torch.arange(B) + 10 * rank, torch.arange(2 * B) + 100 * (rank + 1))
+    found["partly_used"] = partly_used(rank)
     found["refused"] = refused()
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -122,7 +131,7 @@ def test_two_processes_give_the_gradient_of_one(found: list[dict[str, Any]], way
 
 
 def test_ranks_have_unequal_numbers_of_vectors(found: list[dict[str, Any]]) -> None:
-    first, second = found[0]["tokens"]
+    first, second = (rank["tokens"] for rank in found)
     assert second > 1.5 * first
 
 
@@ -139,6 +148,20 @@ def test_unequal_batches_are_refused_on_every_rank(found: list[dict[str, Any]]) 
         assert "[[3, 6], [4, 8]]" in found[rank]["refused"] and "drop the last" in found[rank]["refused"]
 
 
+def test_keys_stand_as_the_passages(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        queries, passages = rank["keys"]
+        assert queries.tolist() == [*range(B), *range(10, 10 + B)]
+        expected = [100 + i + 100 * r for half in (0, B) for r in range(RANKS) for i in range(half, half + B)]
+        assert passages.tolist() == expected
+
+
+def test_an_average_counts_unused_parameters_as_zero(found: list[dict[str, Any]]) -> None:
+    for rank in found:
+        both, one, nobody = rank["partly_used"]
+        assert both.tolist() == [1.5, 1.5] and one.tolist() == [2.0, 2.0] and nobody is None
+
+
 def test_layout_puts_all_positives_first() -> None:
     # rank 0 has passages 0..5 (positives 0, 1, then negatives), rank 1 has 6..11
     assert layout(2, 6, 2).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
@@ -147,4 +170,8 @@ def test_layout_puts_all_positives_first() -> None:
 def test_one_process_keeps_its_passages() -> None:
     vectors = Vectors(torch.randn(4, 2), torch.tensor([0, 1, 4]))
     assert gather_passages(vectors, 1) == Shared(vectors, 1, 0)
-    assert gather_objects(["a"]) == [["a"]]
+    keys = torch.arange(2), torch.arange(4)
+    assert gather_keys(*keys) == keys
+    parameter = torch.nn.Parameter(torch.ones(1))
+    average_gradients([parameter])
+    assert parameter.grad is None

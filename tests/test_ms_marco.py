@@ -87,3 +87,17 @@ def test_what_is_missing_is_said(files: Path) -> None:
     with pytest.raises(UserError, match="bad.tsv:1"):
         ms_marco("d2", "en", **SOURCES, triples="bad.tsv")
     assert len(ms_marco("d2", "en", **SOURCES, triples="triples.tsv").examples or ()) == 48, "nothing was left behind"
+
+
+@pytest.mark.parametrize("experiment", ["paper", "colbert_xm", "dpr_xm", "distillation", "in_batch_large"])
+def test_the_recipes_train(files: Path, monkeypatch: pytest.MonkeyPatch, capsys, experiment: str) -> None:  # type: ignore[no-untyped-def]
+    data = ["data=msmarco", *(f"data.{k}={v}" for k, v in SOURCES.items()), "data.triples=nway.jsonl"]
+    small = ["model=small", "model.projection=random", "trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0",
+             "trainer.log_every=1", "trainer.accelerator=cpu", "logger.mode=disabled"]  # fmt: skip
+    sizes = ["trainer.negatives=2", "trainer.chunk=3"] if experiment in ("distillation", "in_batch_large") else []
+    width = [] if experiment == "dpr_xm" else ["model.dim=8"]
+    call(monkeypatch, "train", f"+experiment={experiment}", *data, *small, *sizes, *width)
+    assert "step 2/2  loss" in capsys.readouterr().err
+    assert load_model(Path(f"outputs/train/{experiment}/model")).pooling == (
+        "single" if experiment == "dpr_xm" else "multi"
+    )

@@ -14,6 +14,7 @@ from colbertxm.model.scores import maxsim
 from colbertxm.model.tokens import TokenSettings
 from colbertxm.records import Text, Triple
 from colbertxm.training.projection import Material, distil_projection, mean_maxsim, start_projection
+from colbertxm.training.teaching import taught
 
 
 def ragged(generator: torch.Generator, count: int, dim: int) -> Vectors:
@@ -69,3 +70,12 @@ def test_each_start_is_what_it_says(world: Path) -> None:
     start_projection(encoder(dim=0), material(), "distilled", seed=0)
     with pytest.raises(UserError, match="model.projection='pac' is unknown .did you mean 'pca'"):
         start_projection(encoder(), material(), "pac", seed=0)
+
+
+def test_the_base_teaches_by_its_own_scores() -> None:
+    made = material(12)
+    for i, triple in enumerate(taught(made)):
+        own = [triple.positive, *triple.negatives]
+        sims = [(made.queries[i] @ made.passages[made.rows[p.id]].T).amax(1).mean() for p in own]
+        torch.testing.assert_close(torch.tensor(triple.scores), torch.stack(sims))
+        assert triple.query == made.triples[i].query and len(triple.scores) == 3

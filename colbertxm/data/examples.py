@@ -34,6 +34,10 @@ class Examples(Protocol):
     def check(self, negatives: int) -> None:
         """Raise UserError where a triple has fewer hard negatives."""
 
+    @property
+    def scored(self) -> bool:
+        """Whether every triple has a teacher's scores."""
+
 
 class InMemory:
     """Triples in a list; each epoch a triple starts from another of its hard negatives."""
@@ -56,9 +60,13 @@ class InMemory:
         for epoch, index in keys:
             triple = self.triples[index]
             first = int(draws([index], NEGATIVE, self.seed, epoch)[0] * len(triple.negatives))
-            own = tuple(triple.negatives[(first + n) % len(triple.negatives)] for n in range(negatives))
-            found.append(Triple(triple.query, triple.positive, own))
+            found.append(_choose(triple, [(first + n) % len(triple.negatives) for n in range(negatives)]))
         return found
+
+    @property
+    def scored(self) -> bool:
+        """See `Examples`."""
+        return all(triple.scores for triple in self.triples)
 
 
 class OnDisk:
@@ -90,6 +98,17 @@ class OnDisk:
         chosen = []
         for triple, (epoch, index) in zip(found, keys, strict=True):
             lottery = draws(np.arange(most) + index * most, NEGATIVE, self.seed, epoch)
-            own = tuple(triple.negatives[n] for n in np.argsort(lottery)[:negatives].tolist())
-            chosen.append(Triple(triple.query, triple.positive, own))
+            chosen.append(_choose(triple, np.argsort(lottery)[:negatives].tolist()))
         return chosen
+
+    @property
+    def scored(self) -> bool:
+        """See `Examples`."""
+        return self.triples.scored
+
+
+def _choose(triple: Triple, negatives: Sequence[int]) -> Triple:
+    """The triple with some of its negatives, and their scores."""
+    own = tuple(triple.negatives[n] for n in negatives)
+    scores = (triple.scores[0], *(triple.scores[1 + n] for n in negatives)) if triple.scores else ()
+    return Triple(triple.query, triple.positive, own, scores)

@@ -67,6 +67,11 @@ class Triples:
     def __reduce__(self) -> tuple[Any, ...]:
         return Triples, (self.folder, self.queries, self.passages)
 
+    @property
+    def scored(self) -> bool:
+        """Whether a teacher's scores lie beside the rows."""
+        return self._scores is not None
+
     def rows(self, indices: ArrayLike) -> Rows:
         """[b, 1 + k]: the query's row and its passages' rows, of the triples `indices` [b]."""
         return self._rows[self._checked(indices)]
@@ -86,9 +91,11 @@ class Triples:
             passages = self.passages.texts(rows[:, 1:].ravel(), passage_langs)
         except IndexError as error:
             raise damaged(self.folder / self._file, TRIPLES, f"has {error}") from error
+        found = self.scores(indices)
+        scores = [()] * len(queries) if found is None else [tuple(row) for row in found.tolist()]
         return [
-            Triple(query, passages[start], tuple(passages[start + 1 : start + self.width]))
-            for query, start in zip(queries, range(0, len(passages), self.width), strict=True)
+            Triple(query, passages[start], tuple(passages[start + 1 : start + self.width]), own)
+            for query, own, start in zip(queries, scores, range(0, len(passages), self.width), strict=True)
         ]
 
     def verify(self) -> None:

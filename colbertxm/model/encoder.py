@@ -56,6 +56,12 @@ class Vectors:
         return grid.view(*mask.shape, -1), mask.to(device, non_blocking=True)
 
 
+def joined(parts: Sequence[Vectors]) -> Vectors:
+    """The texts of all parts, one part after the other. Differentiable."""
+    lengths = torch.cat([part.offsets.diff() for part in parts])
+    return Vectors(torch.cat([part.values for part in parts]), F.pad(lengths.cumsum(0), (1, 0)))
+
+
 class Encoder(nn.Module):
     """X-MOD with its head. `dim` is the width of the projection (no bias); 0 keeps the hidden size, unprojected.
     `lang_proxy` names, by codes, the language whose adapter reads another one's texts: {"yo": "sw"}."""

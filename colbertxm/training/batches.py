@@ -6,6 +6,7 @@ goes on with exactly those samples that it has not seen, on any number of ranks 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,64 +27,84 @@ from colbertxm.model.encoder import Encoder
 from colbertxm.model.packing import Packed, pack
 from colbertxm.model.tokens import Kind, Tokens
 from colbertxm.records import Text, Triple
+from colbertxm.training.marks import text_keys
 
 
 @dataclass(frozen=True)
 class Side:
-    """The queries or the passages of a batch. `ids` and `adapters` of each text are kept for a trunk alone."""
+    """The queries or the passages of a batch, in parts that are encoded one after another; without cached gradients
+    there is one. `ids` and `adapters` of each text are kept for a trunk alone."""
 
-    packed: Packed
+    parts: tuple[Packed, ...]
     ids: tuple[tuple[int, ...], ...] = ()
     adapters: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.packed.lengths)
+        return sum(len(part.lengths) for part in self.parts)
 
     @property
     def tokens(self) -> int:
         """Tokens of all texts, none of them padding."""
-        return sum(self.packed.lengths)
+        return sum(sum(part.lengths) for part in self.parts)
+
+    def pieces(self) -> list[Side]:
+        """Each part as a side of its own."""
+        stops = list(itertools.accumulate(len(part.lengths) for part in self.parts))
+        spans = [slice(stop - len(part.lengths), stop) for part, stop in zip(self.parts, stops, strict=True)]
+        return [
+            Side((part,), self.ids[span], self.adapters[span]) for part, span in zip(self.parts, spans, strict=True)
+        ]
+
+    def pinned(self) -> Side:
+        """In memory from which a GPU reads while the host goes on."""
+        return replace(self, parts=tuple(part.pinned() for part in self.parts))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B queries, then C = B * (1 + N) passages: positives, then first negatives ... `ignore_BC` marks passages
-    that share the text of a query's positive, or belong to another query of the same text."""
+    """B queries, then C = B * (1 + N) passages: positives, then first negatives ... The keys tell which texts are the
+    same (`marks.text_keys`); `teacher_BK` are a teacher's scores of each query's K = 1 + N own passages."""
 
     queries: Side
     passages: Side
-    ignore_BC: Tensor
+    query_keys: Tensor
+    passage_keys: Tensor
+    teacher_BK: Tensor | None = None
 
     def pin_memory(self) -> Batch:
-        """In memory from which a GPU reads while the host goes on; the DataLoader asks for it."""
-        queries, passages = (replace(s, packed=s.packed.pinned()) for s in (self.queries, self.passages))
-        return Batch(queries, passages, self.ignore_BC.pin_memory())
+        """The DataLoader asks for it. Keys and scores are a few kilobytes, and travel as they are."""
+        return replace(self, queries=self.queries.pinned(), passages=self.passages.pinned())
 
 
 class Collate:
-    """Triples to a batch. Holds what a worker needs and not the model, so that it travels to other processes."""
+    """Triples to a batch, its texts in parts of at most `chunk` where that is given. Holds what a worker needs and not
+    the model, so that it travels to other processes."""
 
-    def __init__(self, encoder: Encoder, keep_ids: bool) -> None:
+    def __init__(self, encoder: Encoder, keep_ids: bool, chunk: int | None = None) -> None:
         self.tokens: Tokens = encoder.tokens
         self.adapters: Mapping[str, str] = {code: encoder.adapter(code) for code in encoder.languages}
         self.pad = encoder.xmod.config.pad_token_id
-        self.keep_ids = keep_ids
+        self.keep_ids, self.chunk = keep_ids, chunk
 
     def __call__(self, triples: Sequence[Triple]) -> Batch:
-        """Tokenise and pack a batch, and mark its false negatives."""
+        """Tokenise and pack a batch."""
         queries = [triple.query for triple in triples]
         passages = [triple.positive for triple in triples]
         for negatives in zip(*(triple.negatives for triple in triples), strict=True):
             passages += negatives
-        marks = false_negatives(queries, passages)
-        return Batch(self._side(queries, "query"), self._side(passages, "passage"), marks)
+        scored = all(triple.scores for triple in triples)
+        teacher = torch.tensor([triple.scores for triple in triples]) if scored else None
+        sides = self._side(queries, "query"), self._side(passages, "passage")
+        return Batch(*sides, text_keys(queries), text_keys(passages), teacher)
 
     def _side(self, texts: Sequence[Text], kind: Kind) -> Side:
         found = self.tokens(texts, kind)
         adapters = tuple(self._adapter(text) for text in texts)
         ids = tuple(text.ids for text in found)
-        packed = pack(ids, adapters, self.pad, [text.keep for text in found])
-        return Side(packed, ids, adapters) if self.keep_ids else Side(packed)
+        size = self.chunk or len(texts)
+        spans = [slice(start, start + size) for start in range(0, len(texts), size)]
+        parts = (pack(ids[s], adapters[s], self.pad, [text.keep for text in found[s]]) for s in spans)
+        return Side(tuple(parts), ids, adapters) if self.keep_ids else Side(tuple(parts))
 
     def _adapter(self, text: Text) -> str:
         code = language(text.lang).code
@@ -111,8 +132,9 @@ class _Reader(Dataset[Triple]):
 
 
 class RetrievalData(L.LightningDataModule):
-    """Batches of `examples` for `steps` steps of `batch_size` queries over all ranks; `subset` takes that many of the
-    examples, the same ones for a seed and nested in larger subsets. `prepare` is called on one process before all."""
+    """Batches of `examples` for `steps` steps of `accumulate` batches, each of `batch_size` queries over all ranks.
+    `subset` takes that many of the examples, the same ones for a seed and nested in larger subsets; `chunk` is the most
+    texts in a part of a batch (cached gradients)."""
 
     def __init__(
         self,
@@ -126,6 +148,8 @@ class RetrievalData(L.LightningDataModule):
         workers: int = 0,
         subset: int | None = None,
         keep_ids: bool = False,
+        accumulate: int = 1,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
         size = len(examples) if subset is None else subset
@@ -134,10 +158,12 @@ class RetrievalData(L.LightningDataModule):
         examples.check(negatives)
         self.examples, self.size = examples, size
         self.subset = None if subset is None else Subset(len(examples), subset, seed)
-        self.batch_size, self.steps, self.negatives, self.seed = batch_size, steps, negatives, seed
+        self.batch_size, self.negatives, self.seed = batch_size, negatives, seed
+        self.steps = steps * accumulate
+        """Batches in all."""
         self.workers = workers
         self.pools = list(pools)
-        self.collate = Collate(encoder, keep_ids)
+        self.collate = Collate(encoder, keep_ids, chunk)
         self.samples_done = 0
 
     def order(self) -> Order:
@@ -179,21 +205,3 @@ def _start_worker(worker: int) -> None:
 
 def _as_it_is(pool: Any) -> Any:
     return pool
-
-
-def false_negatives(queries: Sequence[Text], passages: Sequence[Text]) -> Tensor:
-    """Mask [B, C]: passage c is not row b's own positive (c == b), but has the same text as that positive or is the
-    positive of another query with the same text as query b. Such passages answer the query too."""
-    B = len(queries)
-    answers: dict[str, set[str]] = {}
-    for query, positive in zip(queries, passages[:B], strict=True):
-        answers.setdefault(query.text.casefold(), set()).add(positive.text.casefold())
-    columns: dict[str, list[int]] = {}
-    for c, passage in enumerate(passages):
-        columns.setdefault(passage.text.casefold(), []).append(c)
-    marks = torch.zeros(B, len(passages), dtype=torch.bool)
-    for b, query in enumerate(queries):
-        for answer in answers[query.text.casefold()]:
-            marks[b, columns[answer]] = True
-        marks[b, b] = False
-    return marks

@@ -93,7 +93,11 @@ def fit(
     """Train `encoder` (already frozen by `model.freeze.freeze`) in place and save it to `output`/model. A checkpoint
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
     _quiet()
-    module = RetrieverModule(encoder.train(), loss, optimizer, trainer.steps, trunk)
+    _check(loss, trainer, examples)
+    module = RetrieverModule(
+        encoder.train(), loss, optimizer, trainer.steps, trunk, trainer.gather, trainer.chunk is not None,
+        trainer.gradient_clip,
+    )  # fmt: skip
     data = stream(encoder, examples, pools, trainer, seed, keep_ids=trunk is not None)
     module.data = data
     checkpoints = output / "checkpoints"
@@ -125,8 +129,35 @@ def stream(
     subset = None if trainer.subset is None else amount(trainer.subset, len(examples))
     return RetrievalData(
         examples, encoder, trainer.batch_size, trainer.steps, trainer.negatives, seed, pools, trainer.workers,
-        subset, keep_ids,
+        subset, keep_ids, trainer.accumulate, trainer.chunk,
     )  # fmt: skip
+
+
+def _check(loss: LossSettings, trainer: TrainerSettings, examples: Examples) -> None:
+    """Raise UserError for settings that do not go together, before anything is done."""
+    loss.check()
+    if loss.needs_teacher and not examples.scored:
+        raise UserError("loss.distillation and loss.margin_mse need a teacher's scores, which these training data lack")
+    if loss.margin_mse and not trainer.negatives:
+        raise UserError("loss.margin_mse compares a positive with negatives: set trainer.negatives to 1 or more")
+    ranks = trainer.devices * trainer.nodes
+    if trainer.gather and loss.in_batch and trainer.batch_size % ranks:
+        raise UserError(
+            f"trainer.batch_size={trainer.batch_size} does not divide among {ranks} processes, which trainer.gather "
+            "needs: choose a multiple"
+        )
+    if trainer.accumulate < 1:
+        raise UserError(f"trainer.accumulate={trainer.accumulate} must be 1 or more")
+    if trainer.chunk is None:
+        return
+    if trainer.chunk < 1:
+        raise UserError(f"trainer.chunk={trainer.chunk} must be 1 or more, or null")
+    if trainer.accumulate > 1:
+        raise UserError("trainer.chunk and trainer.accumulate do not go together: raise trainer.batch_size instead")
+    if trainer.precision.startswith("16"):
+        raise UserError(f"trainer.chunk does not go with precision={trainer.precision}: use bf16-mixed or 32-true")
+    if trainer.strategy.startswith(("fsdp", "deepspeed")):
+        raise UserError(f"trainer.chunk does not go with strategy={trainer.strategy}: use ddp")
 
 
 def seed_everything(seed: int) -> None:
@@ -153,7 +184,8 @@ def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate
         accelerator=settings.accelerator,
         devices=settings.devices,
         precision=settings.precision,  # type: ignore[arg-type]
-        gradient_clip_val=settings.gradient_clip or None,
+        gradient_clip_val=settings.gradient_clip or None if settings.chunk is None else None,
+        accumulate_grad_batches=settings.accumulate,
         log_every_n_steps=settings.log_every,
         val_check_interval=settings.val_every if validate else None,
         limit_val_batches=1.0 if validate else 0,
@@ -179,5 +211,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # After the step is what a resumed run needs.
+    warnings.filterwarnings("ignore", message=".*manual optimization and every_n_train_steps.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*You're resuming from a checkpoint that ended before the epoch.*")

@@ -15,12 +15,13 @@ Shapes: T vectors of this rank's passages, R ranks, G queries of all ranks, N ne
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from colbertxm.errors import UserError
 from colbertxm.model.encoder import Vectors
@@ -41,7 +42,7 @@ def gather_passages(passages: Vectors, queries: int, group: Any = None) -> Share
     first negatives ... Without a process group, or with one rank, the passages come back as they are. Ranks may
     have different numbers of vectors, but not of queries or passages: their plain mean would not be the batch's.
     Raises UserError where these differ. `group` is a process group; None is all ranks."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(group) == 1:
+    if not ranks_together(group):
         return Shared(passages, queries, 0)
     R, C = dist.get_world_size(group), len(passages)
     device = passages.values.device
@@ -65,14 +66,36 @@ def layout(ranks: int, passages: int, queries: int) -> Tensor:
     return torch.arange(ranks * passages).view(ranks, passages // queries, queries).transpose(0, 1).flatten()
 
 
-def gather_objects(own: list[Any], group: Any = None) -> list[list[Any]]:
-    """One list of plain objects from every rank, in the ranks' order: the texts that `false_negatives` compares.
-    Travels by pickle between ranks of one run; nothing from a file or a stranger is read."""
-    if not dist.is_available() or not dist.is_initialized():
-        return [own]
-    found: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(found, own, group=group)
-    return found
+def gather_keys(query_keys_B: Tensor, passage_keys_C: Tensor, group: Any = None) -> tuple[Tensor, Tensor]:
+    """The keys of all ranks' queries [G] and passages, in the order in which `gather_passages` lays them out."""
+    if not ranks_together(group):
+        return query_keys_B, passage_keys_C
+    R, B = dist.get_world_size(group), len(query_keys_B)
+    found_RN = _gather_plain(torch.cat([query_keys_B, passage_keys_C]), R, group)
+    order = layout(R, len(passage_keys_C), B).to(found_RN.device)
+    return found_RN[:, :B].flatten(), found_RN[:, B:].flatten()[order]
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], group: Any = None) -> None:
+    """Make every rank's gradients their mean, as DDP does while it goes backward: for steps that go backward several
+    times. A parameter that some ranks did not use (another language's adapter) counts as zero there; one that nobody
+    used keeps no gradient, so that no optimiser moves it."""
+    if not ranks_together(group):
+        return
+    chosen = [parameter for parameter in parameters if parameter.requires_grad]
+    used = torch.tensor([parameter.grad is not None for parameter in chosen], device=chosen[0].device).int()
+    dist.all_reduce(used, dist.ReduceOp.MAX, group=group)
+    R = dist.get_world_size(group)
+    for parameter, somewhere in zip(chosen, used.tolist(), strict=True):
+        if somewhere:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            dist.all_reduce(grad, group=group)
+            parameter.grad = grad.div_(R)
+
+
+def ranks_together(group: Any = None) -> bool:
+    """Whether there are several ranks to share with."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
 def _refuse_unequal(queries: int, passages: int, ranks: int, device: torch.device, group: Any) -> None:

@@ -78,7 +78,8 @@ def _carry_on(encode: Callable[[Chunk], Vectors], chunk: Chunk, grad: Tensor | N
         values = encode(chunk).values
     if not values.requires_grad:
         return False
-    torch.autograd.backward(values, grad)
+    with torch.autocast(values.device.type, enabled=False):  # whose casts are for the forward pass alone
+        torch.autograd.backward(values, grad)
     return True
 
 

@@ -12,29 +12,13 @@ from torch import Tensor
 from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
 from colbertxm.evaluation.metrics import evaluate
-from colbertxm.model.encoder import Encoder, Vectors
-from colbertxm.model.scores import dot, packed_maxsim
+from colbertxm.model.encoder import Encoder, Vectors, joined
 from colbertxm.model.trunk import Trunk
 from colbertxm.retriever import Retriever
 from colbertxm.training.batches import Batch, RetrievalData, Side
-from colbertxm.training.losses import OwnHardNegative, in_batch_softmax, pairwise_softmax
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights of the two losses, and the scale of the scores that they see."""
-
-    pairwise: float = 1.0
-    in_batch: float = 1.0
-    temperature: float = 1.0
-    """Scores are divided by it. The paper has none (1.0) and sums 32 cosines."""
-    mean_over_query: bool = False
-    """Divide MaxSim by the number of query vectors, so that scores are mean cosines."""
-    own_hard_negative: OwnHardNegative = "included"
-    """Whether a query's own hard negatives stand among the in-batch candidates, too: `included` as the paper writes
-    it, `excluded` as its code does."""
-    mask_false_negatives: bool = True
-    """Leave passages out of a query's denominator that share the text of one of its positives."""
+from colbertxm.training.gather import average_gradients
+from colbertxm.training.gradcache import cached_step
+from colbertxm.training.objective import LossSettings, Objective
 
 
 @dataclass(frozen=True)
@@ -51,7 +35,8 @@ class OptimizerSettings:
 
 
 class RetrieverModule(L.LightningModule):
-    """Trains `encoder`; parameters that `freeze` froze keep out of checkpoints, since the base has them."""
+    """Trains `encoder`; parameters that `freeze` froze keep out of checkpoints, since the base has them. Batches in
+    several parts (`chunk` of the data) go through cached gradients, which `cached` announces."""
 
     def __init__(
         self,
@@ -60,47 +45,68 @@ class RetrieverModule(L.LightningModule):
         optimizer: OptimizerSettings,
         steps: int,
         trunk: Trunk | None = None,
+        gather: bool = True,
+        cached: bool = False,
+        gradient_clip: float = 0.0,
     ) -> None:
         super().__init__()
-        if loss.temperature <= 0:
-            raise UserError(f"loss.temperature={loss.temperature} must be above 0")
         self.encoder = encoder
-        self.loss, self.optimizer_settings, self.steps = loss, optimizer, steps
+        self.objective = Objective(loss, encoder.pooling, gather)
+        self.optimizer_settings, self.steps = optimizer, steps
+        # With cached gradients a step goes backward once for every part, and Lightning leaves clipping to us.
+        self.automatic_optimization = not cached
+        self.gradient_clip = gradient_clip
         # In a tuple, so that nn.Module does not register the trunk's own encoder a second time.
         self._trunk = (trunk,)
         self.data: RetrievalData | None = None
         """Told how many samples are done; a resumed run starts behind them."""
 
     def vectors(self, side: Side) -> Vectors:
-        """Vectors with gradient, in the texts' order."""
-        trunk = self._trunk[0]
-        packed = side.packed.to(self.device)
+        """Vectors with gradient of a side in one part, in the texts' order."""
+        (part,), trunk = side.parts, self._trunk[0]
+        packed = part.to(self.device)
         if trunk is None:
             return self.encoder(packed)
         return self.encoder(packed, trunk.states(side.ids, side.adapters).to(self.device), trunk.depth)
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of all queries against all passages of the batch, [B, C]."""
-        queries, passages = self.vectors(batch.queries), self.vectors(batch.passages)
-        if self.encoder.pooling == "single":
-            return dot(queries.values, passages.values)
-        mean = self.loss.mean_over_query
-        return packed_maxsim(queries.values, queries.offsets, passages.values, passages.offsets, mean)
+        return self.objective.scores(self.vectors(batch.queries), self.vectors(batch.passages))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted sum of both losses; both are logged on their own too."""
-        scores = self.scores(batch)
-        ignore = batch.ignore_BC.to(self.device) if self.loss.mask_false_negatives else None
-        reading, temperature = self.loss.own_hard_negative, self.loss.temperature
-        pairwise = pairwise_softmax(scores, temperature)
-        in_batch = in_batch_softmax(scores, ignore, reading, temperature)
-        total = self.loss.pairwise * pairwise + self.loss.in_batch * in_batch
-        self.log_dict({"train/pairwise": pairwise.detach(), "train/in_batch": in_batch.detach()})
-        self.log("train/loss", total.detach(), prog_bar=True)
+        """The weighted sum of the losses; each is logged on its own too."""
+        if self.automatic_optimization:
+            found = self.objective.losses(self.vectors(batch.queries), self.vectors(batch.passages), batch)
+        else:
+            found = self._cached_step(batch)
+        shared = self.trainer.world_size > 1
+        parts = {f"train/{name}": value.detach() for name, value in found.items() if name != "loss"}
+        self.log_dict(parts, sync_dist=shared)
+        self.log("train/loss", found["loss"].detach(), prog_bar=True, sync_dist=shared)
         # Counted here and not when the batch ends: callbacks, and with them the checkpoint, come before that hook.
         if self.data is not None:
             self.data.samples_done += self.data.batch_size
-        return total
+        return found["loss"]
+
+    def _cached_step(self, batch: Batch) -> dict[str, Tensor]:
+        """A whole optimiser step with cached gradients."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        pieces = [*batch.queries.pieces(), *batch.passages.pieces()]
+        cut = len(batch.queries.parts)
+        found: dict[str, Tensor] = {}
+
+        def loss(parts: list[Vectors]) -> Tensor:
+            found.update(self.objective.losses(joined(parts[:cut]), joined(parts[cut:]), batch))
+            return found["loss"]
+
+        cached_step(self.vectors, pieces, loss)
+        average_gradients(self.encoder.parameters())
+        if self.gradient_clip:
+            self.clip_gradients(optimizer, self.gradient_clip, "norm")  # type: ignore[arg-type]
+        optimizer.step()  # type: ignore[union-attr, call-arg]
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        schedule.step()  # type: ignore[union-attr, call-arg]
+        return {name: value.detach() for name, value in found.items()}
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Nothing to move here: `vectors` moves what it needs, without waiting."""
