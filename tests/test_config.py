@@ -112,8 +112,8 @@ def test_user_errors_are_one_line_and_exit_code_1(
 
 
 def readme_commands() -> list[list[str]]:
-    """Every `colbertxm ...` and `python -m colbertxm...` line of the README's code blocks, as bash splits it: braces
-    with a comma that are not quoted become several words there."""
+    """Every `colbertxm ...` and `python -m colbertxm...` line of the README's code blocks, split as bash splits it."""
+    import shlex
     import subprocess
 
     found = []
@@ -123,6 +123,8 @@ def readme_commands() -> list[list[str]]:
             continue
         split = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
         words = split.stdout.split("\0")[:-1]
+        # What is not quoted may become something else there: {a,b} two words, $name nothing.
+        assert words == shlex.split(line, comments=True), line
         found.append([words[2].removeprefix("colbertxm."), *words[3:]] if words[0] == "python" else words[1:])
     return found
 
