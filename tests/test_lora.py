@@ -123,7 +123,7 @@ def test_merged_is_unmerged_and_an_ordinary_model(
 def test_lora_is_the_formula(peft: Any, world: Path) -> None:
     """W + alpha / rank * B A, against a model whose weight is changed by hand."""
     encoder, depth = plain(top_k=1)
-    add_lora(encoder, LoraSettings(2, alpha=6, targets=["key"]), depth, 0)
+    add_lora(encoder.eval(), LoraSettings(2, alpha=6, dropout=0.5, targets=["key"]), depth, 0)
     module = stir(encoder).xmod.encoder.layer[2].attention.self.key
     found = encoder.encode(TEXTS, "query").values
     other, _ = plain(top_k=1)
