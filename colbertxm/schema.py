@@ -75,6 +75,14 @@ class Freeze:
 
 
 @dataclass
+class Lora:
+    rank: int = MISSING
+    alpha: float = MISSING
+    dropout: float = MISSING
+    targets: list[str] = MISSING
+
+
+@dataclass
 class Loss:
     pairwise: float = MISSING
     in_batch: float = MISSING
@@ -137,6 +145,7 @@ class Train:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)
+    lora: Lora = field(default_factory=Lora)
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     trainer: Trainer = field(default_factory=Trainer)

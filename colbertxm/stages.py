@@ -29,6 +29,7 @@ from colbertxm.languages import language, proxies, proxy_notes, to_load
 from colbertxm.model.checkpoints import SETTINGS, build_encoder, find_model, load_model, provenance_of
 from colbertxm.model.encoder import Encoder, Pooling
 from colbertxm.model.freeze import freeze, parameter_table
+from colbertxm.model.lora import LoraSettings, add_lora
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
@@ -180,6 +181,7 @@ def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, mate
     if base is None:
         base = Base(encoder.xmod, encoder)
     depth = freeze(encoder, cfg.freeze.policy, cfg.freeze.top_k)
+    depth = add_lora(encoder, LoraSettings(**plain(cfg.lora)), depth, cfg.seed)
     # A stream from disk may hold millions of texts, and nobody has seen them all before training.
     cached = depth if cfg.freeze.cache and data.examples is None else 0
     parameters = parameter_table(encoder)

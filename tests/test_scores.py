@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
+from peak import Peak
 from torch import Tensor
 
 from colbertxm.errors import UserError
 from colbertxm.model.encoder import Vectors
-from colbertxm.model.scores import dot, maxsim, packed_maxsim
+from colbertxm.model.scores import CPU_BUDGET, GPU_BUDGET, dot, maxsim, packed_maxsim
 
 
 def ragged(generator: torch.Generator, count: int, dim: int) -> Vectors:
@@ -142,3 +145,27 @@ def test_only_the_places_of_the_best_are_kept_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
         maxsim(queries, torch.ones(2, 3, dtype=torch.bool), documents, torch.ones(5, 6, dtype=torch.bool))
     assert (6, 5) in kept and max(torch.Size(shape).numel() for shape in kept) == 5 * 6 * 4
+
+
+@pytest.mark.parametrize(("B", "C", "D"), [(128, 2048, 180), (2048, 4096, 80)])
+def test_a_gpu_never_holds_all_similarities(B: int, C: int, D: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the real shapes of a batch over 8 ranks, and of 2,048 queries, on meta tensors, which take the GPU's way."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta tensors
+    Q, E = 32, 128
+    queries = torch.empty(B * Q, E, device="meta", requires_grad=True)
+    documents = torch.empty(C * D, E, device="meta", requires_grad=True)
+    with Peak((queries, documents)) as peak:
+        scores = packed_maxsim(queries, torch.arange(B + 1) * Q, documents, torch.arange(C + 1) * D)
+        scores.sum().backward()
+    assert scores.shape == (B, C) and documents.grad is not None
+    outside = B * Q * C  # for each query vector and document: its best, where that is, its gradient
+    assert peak.largest <= max(GPU_BUDGET, outside, C * D * E) < B * Q * C * D / 10
+    assert peak.bytes < 4 * (3 * outside + 2 * GPU_BUDGET + 3 * C * D * E)
+
+
+def test_a_cpu_never_holds_all_similarities() -> None:
+    B, Q, C, D, E = 16, 32, 128, 64, 8
+    queries, documents = torch.randn(B * Q, E, requires_grad=True), torch.randn(C * D, E, requires_grad=True)
+    with Peak((queries, documents)) as peak:
+        packed_maxsim(queries, torch.arange(B + 1) * Q, documents, torch.arange(C + 1) * D).sum().backward()
+    assert peak.largest <= CPU_BUDGET < B * Q * C * D / 1.9

@@ -41,11 +41,15 @@ def freeze(encoder: Encoder, policy: Policy, top_k: int = 4) -> int:
 
 
 def parameter_table(encoder: Encoder) -> list[tuple[str, int, int]]:
-    """(part, trained, frozen) parameter counts of embeddings, shared layers, adapters and head."""
+    """(part, trained, frozen) parameter counts of embeddings, shared layers, adapters and head, and of LoRA where
+    there is any."""
     counts = {"embeddings": [0, 0], "shared layers": [0, 0], "adapters": [0, 0], "head": [0, 0]}
     for name, parameter in encoder.named_parameters():
         if name.startswith("linear."):
             part = "head"
+        elif ".lora_" in name:
+            part = "LoRA"
+            counts.setdefault(part, [0, 0])
         elif ".adapter_modules." in name or ".adapter_layer_norm." in name:
             part = "adapters"
         else:

@@ -138,8 +138,9 @@ class _Best(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 of_documents = torch.empty_like(documents_TE)
                 queries, lengths = _wide(queries_SE), ctx.lengths
-                # Chunks by pairs, not similarities: what is sorted here is one number for each document.
-                for first, last, start, stop in _chunks((1,) * len(lengths), len(queries), ctx.limit, lengths):
+                # Chunks by pairs, not similarities: what is sorted here is one number for each document. Sorting takes
+                # eight times the bytes of a similarity for each (keys, 64-bit order, owners, weights).
+                for first, last, start, stop in _chunks((1,) * len(lengths), len(queries), ctx.limit // 8, lengths):
                     pairs = where_SC[:, first:last] - start, grad_SC[:, first:last]
                     of_documents[start:stop] = _gradient_of_documents(queries, *pairs, stop - start)
         return of_queries, of_documents, None, None, None

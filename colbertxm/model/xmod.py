@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from colbertxm.errors import UserError
 from colbertxm.model.packing import Grid, Packed
@@ -218,6 +219,8 @@ class Xmod(nn.Module):
     def __init__(self, config: XmodConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
+        """In training keep a layer's input alone and compute the rest of it again in the backward pass."""
         self.embeddings = Embeddings(config)
         self.encoder = Stack(config)
 
@@ -264,5 +267,13 @@ class Xmod(nn.Module):
         elif batch.sort_T is not None:
             hidden_TH = hidden_TH[batch.sort_T]
         for layer in list(self.encoder.layer)[first:last]:
-            hidden_TH = layer(hidden_TH, batch)
+            if self.checkpoint_activations and self.training and _has_graph(layer, hidden_TH):
+                hidden_TH = checkpoint(layer, hidden_TH, batch, use_reentrant=False)
+            else:
+                hidden_TH = layer(hidden_TH, batch)
         return hidden_TH if batch.restore_T is None else hidden_TH[batch.restore_T]
+
+
+def _has_graph(layer: nn.Module, hidden_TH: Tensor) -> bool:
+    """Whether a backward pass will go through the layer: those below all that is trained keep nothing anyway."""
+    return torch.is_grad_enabled() and (hidden_TH.requires_grad or any(p.requires_grad for p in layer.parameters()))

@@ -22,10 +22,12 @@ from colbertxm.data.sampling import amount
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
+from colbertxm.model.lora import merge
 from colbertxm.model.trunk import Trunk
 from colbertxm.training.batches import RetrievalData
 from colbertxm.training.callbacks import Lines, Throughput
 from colbertxm.training.checkpointing import AtomicCheckpointIO
+from colbertxm.training.economy import economise
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
 
 
@@ -94,6 +96,7 @@ def fit(
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
     _quiet()
     _check(loss, trainer, examples)
+    economise(encoder, trainer)
     module = RetrieverModule(
         encoder.train(), loss, optimizer, trainer.steps, trunk, trainer.gather, trainer.chunk is not None,
         trainer.gradient_clip,
@@ -110,7 +113,7 @@ def fit(
     if runner.interrupted:
         raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
     seconds = time.perf_counter() - started
-    model = save_model(output / "model", encoder.eval(), provenance or {})
+    model = save_model(output / "model", merge(encoder.eval()), provenance or {})
     # The run is complete: its checkpoint would make the next run of the same command a no-op.
     shutil.rmtree(checkpoints, ignore_errors=True)
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
