@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
@@ -24,9 +24,9 @@ from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.trunk import Trunk
 from colbertxm.training.batches import RetrievalData
-from colbertxm.training.callbacks import Lines, Throughput
 from colbertxm.training.checkpointing import AtomicCheckpointIO
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
+from colbertxm.training.watching import BestWeights, best_weights, watchers
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class FitResult:
     seconds: float
     steps: int
     validation: dict[str, float] = field(default_factory=dict)
+    """The saved weights' figures where `monitor` chose them, else the last validation's."""
+    best: int | None = None
+    """The step whose weights were saved, where `monitor` chose them."""
 
 
 def fit(
@@ -98,7 +101,8 @@ def fit(
     module.data = data
     checkpoints = output / "checkpoints"
     last = checkpoints / "last.ckpt"
-    runner = _trainer(trainer, checkpoints, logger, bool(pools))
+    best = best_weights(trainer, pools, checkpoints)
+    runner = _trainer(trainer, checkpoints, logger, bool(pools), best)
     if last.exists():
         print(f"resuming from {last}", file=sys.stderr)
     started = time.perf_counter()
@@ -106,11 +110,15 @@ def fit(
     if runner.interrupted:
         raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
     seconds = time.perf_counter() - started
-    model = save_model(output / "model", encoder.eval(), provenance or {})
+    kept = best.restore(module) if best is not None else None
+    notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
+    model = save_model(output / "model", encoder.eval(), notes)
     # The run is complete: its checkpoint would make the next run of the same command a no-op.
     shutil.rmtree(checkpoints, ignore_errors=True)
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
-    return FitResult(model, seconds, runner.global_step, validation)
+    if kept is None:
+        return FitResult(model, seconds, runner.global_step, validation)
+    return FitResult(model, seconds, runner.global_step, kept["figures"], kept["step"])
 
 
 def stream(
@@ -134,12 +142,10 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, verbose=False)
 
 
-def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool) -> L.Trainer:
-    terminal = sys.stderr.isatty()
-    callbacks: list[Callback] = [Throughput(settings.log_every)]
-    callbacks.append(TQDMProgressBar() if terminal else Lines(max(1, settings.steps // 10), settings.steps))
-    if logger:
-        callbacks.append(LearningRateMonitor("step"))
+def _trainer(
+    settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool, best: BestWeights | None
+) -> L.Trainer:
+    callbacks = watchers(settings, logger, best, sys.stderr.isatty())
     callbacks.append(
         ModelCheckpoint(
             checkpoints, "step{step}", every_n_train_steps=settings.checkpoint_every, save_last=True,
@@ -162,7 +168,7 @@ def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=logger,
-        enable_progress_bar=terminal,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         deterministic="warn",
@@ -178,6 +184,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+    # Every rank has the same figures, see validation.py.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*when logging on epoch level.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*You're resuming from a checkpoint that ended before the epoch.*")
