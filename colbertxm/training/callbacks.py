@@ -129,7 +129,7 @@ class WrongRankings(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, i: int, loader: int = 0
     ) -> None:
         """Collect one pool's rows."""
-        self.rows += [{"step": trainer.global_step, **row} for row in outputs or ()]
+        self.rows += [{"step": trainer.global_step, **row} for row in outputs["wrong"]]
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Log the table. Every rank has searched every pool: one table is enough."""

@@ -106,14 +106,14 @@ class RetrieverModule(L.LightningModule):
         """Nothing to move here: `vectors` moves what it needs, without waiting."""
         return batch
 
-    def validation_step(self, pool: Collection, batch_idx: int) -> list[dict[str, Any]]:
-        """Exact search in the pool, see `validation.py`. Returns a sample of wrong rankings where there is a logger."""
+    def validation_step(self, pool: Collection, batch_idx: int) -> dict[str, Any]:
+        """Exact search in the pool, see `validation.py`. Returns a sample of `wrong` rankings for the logger."""
         wrong = WRONG_A_POOL if self.trainer.logger else 0
         found = validate(Retriever(self.encoder, trunk=self._trunk[0]), pool, wrong)
         for name, value in found.figures.items():
             self.log(f"val/{name}/{pool_name(pool)}", value, batch_size=1, on_epoch=True)
             self.log(f"val/{name}", value, batch_size=1, on_epoch=True)  # Lightning's mean over the epoch: over pools
-        return found.wrong
+        return {"wrong": found.wrong}
 
     def configure_optimizers(self) -> Any:
         """AdamW over what is not frozen; no weight decay on biases and LayerNorms."""

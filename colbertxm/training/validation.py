@@ -82,6 +82,7 @@ def rerank_figures(hits: Sequence[Hit], relevance: Relevance) -> tuple[float, fl
     for number, (query_id, found) in enumerate(lists.items()):
         judged, there = relevance[query_id], set(found)
         candidates = found + [p for p, grade in judged.items() if grade > 0 and p not in there]
+        candidates = candidates or [""]  # without one torchmetrics would leave the query out of the mean
         scores += [1 / place for place in range(1, len(candidates) + 1)]
         grades += [judged.get(passage_id, 0) for passage_id in candidates]
         owners += [number] * len(candidates)
