@@ -56,16 +56,19 @@ class Searcher:
     def encode(self, texts: Any, kind: str) -> Vectors:
         return Vectors.of([self.vector(text.text) for text in texts], 4)
 
-    def run(self, collection: Collection, k: int) -> list[Hit]:
-        found = self.encode(collection.passages, "passage")
-        langs = [text.lang for text in collection.passages]
-        self.engine = ExactEngine(found.values, found.offsets, [p.id for p in collection.passages], langs)
-        hits = self.engine.search([self.vector(q.text) for q in collection.queries], k)
-        return [
-            hit
-            for q, (ids, scores) in zip(collection.queries, hits, strict=True)
-            for hit in rank_hits(q.id, ids, scores)
-        ]
+    def add(self, passages: Any) -> None:
+        found = self.encode(passages, "passage")
+        self.engine = ExactEngine(found.values, found.offsets, [p.id for p in passages], [p.lang for p in passages])
+
+    def run(self, collection: Collection) -> list[Hit]:
+        self.add(collection.passages)
+        assert self.engine is not None
+        hits = self.engine.search(self.vectors(collection), 10)
+        asked = zip(collection.queries, hits, strict=True)
+        return [hit for query, (ids, scores) in asked for hit in rank_hits(query.id, ids, scores)]
+
+    def vectors(self, collection: Collection) -> list[torch.Tensor]:
+        return [self.vector(query.text) for query in collection.queries]
 
 
 def judged(collection: Collection) -> Relevance:
@@ -81,7 +84,7 @@ def test_figures_equal_our_own_measures_with_scores_below_zero(seed: int) -> Non
     collection = pool(seed=seed)
     retriever: Any = Searcher()
     found = validate(retriever, collection)
-    hits = retriever.run(collection, 10)
+    hits = retriever.run(collection)
     assert max(hit.score for hit in hits) < 0 and not found.wrong
     expected = evaluate(hits, collection.judgements, ("RR@10", "nDCG@10"))
     assert found.figures["mrr@10"] == expected.mean("RR@10")
@@ -121,8 +124,8 @@ def test_a_query_without_answers_or_hits_counts_as_zero() -> None:
 def test_wrong_rankings_name_the_best_answer_and_its_rank_in_the_whole_pool() -> None:
     collection = pool(queries=9, passages=60)
     retriever: Any = Searcher()
-    hits = retriever.run(collection, 10)
-    rows = wrong_rankings(retriever, collection, hits, judged(collection), 100)
+    hits = retriever.run(collection)
+    rows = wrong_rankings(retriever.engine, retriever.vectors(collection), collection, hits, judged(collection), 100)
     right = 0
     for query in collection.queries:
         order = sorted(
@@ -140,7 +143,7 @@ def test_wrong_rankings_name_the_best_answer_and_its_rank_in_the_whole_pool() ->
         assert row["score"] == pytest.approx(order[rank - 1][0], abs=1e-3)
         assert row["got_score"] == pytest.approx(order[0][0], abs=1e-3) and row["pool"] == "en-de"
     assert len(rows) == 9 - right and any(row["rank"] > 10 for row in rows)
-    few = wrong_rankings(retriever, collection, hits, judged(collection), 3)
+    few = wrong_rankings(retriever.engine, retriever.vectors(collection), collection, hits, judged(collection), 3)
     assert len(few) == 3 and all(row in rows for row in few)
 
 

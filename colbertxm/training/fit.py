@@ -110,7 +110,7 @@ def fit(
     if runner.interrupted:
         raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
     seconds = time.perf_counter() - started
-    kept = best.restore(module) if best is not None else None
+    kept = best.restore(encoder) if best is not None else None
     notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
     model = save_model(output / "model", encoder.eval(), notes)
     # The run is complete: its checkpoint would make the next run of the same command a no-op.

@@ -24,8 +24,10 @@ from torch import Tensor
 from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG
 
 from colbertxm.data.collection import Collection
+from colbertxm.engine.exact import ExactEngine
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.metrics import evaluate
+from colbertxm.evaluation.runs import rank_hits
 from colbertxm.records import Hit
 from colbertxm.retriever import Retriever
 
@@ -59,13 +61,18 @@ def figure_names(pools: Sequence[Collection]) -> list[str]:
 
 def validate(retriever: Retriever, pool: Collection, wrong: int = 0) -> Validated:
     """Search `pool` exhaustively and measure; look at up to `wrong` queries whose first hit does not answer them."""
-    hits = retriever.run(pool, k=DEPTH)
+    retriever.add(pool.passages)
+    vectors = retriever.encode(pool.queries, "query")
+    queries = [vectors[i] for i in range(len(pool.queries))]
+    assert retriever.engine is not None  # `add` has made it
+    found = retriever.engine.search(queries, DEPTH)
+    hits = [hit for q, (ids, scores) in zip(pool.queries, found, strict=True) for hit in rank_hits(q.id, ids, scores)]
     relevance: Relevance = {}
     for judgement in pool.judgements:
         relevance.setdefault(judgement.query_id, {})[judgement.passage_id] = max(0, judgement.relevance)
     exact = evaluate(hits, pool.judgements, ("RR@10",)).mean("RR@10")
     figures = dict(zip(FIGURES, (exact, *rerank_figures(hits, relevance)), strict=True))
-    return Validated(figures, wrong_rankings(retriever, pool, hits, relevance, wrong) if wrong else [])
+    return Validated(figures, wrong_rankings(retriever.engine, queries, pool, hits, relevance, wrong) if wrong else [])
 
 
 def rerank_figures(hits: Sequence[Hit], relevance: Relevance) -> tuple[float, float]:
@@ -96,20 +103,25 @@ def rerank_figures(hits: Sequence[Hit], relevance: Relevance) -> tuple[float, fl
 
 
 def wrong_rankings(
-    retriever: Retriever, pool: Collection, hits: Sequence[Hit], relevance: Relevance, count: int
+    engine: ExactEngine,
+    queries: Sequence[Tensor],
+    pool: Collection,
+    hits: Sequence[Hit],
+    relevance: Relevance,
+    count: int,
 ) -> list[dict[str, Any]]:
     """Up to `count` queries, evenly spread over those whose first hit is wrong: the passage that answers (the best
-    ranked one), its rank in the whole pool, the passage that came first, and both scores. `retriever` has the pool."""
+    ranked one), its rank in the whole pool, the passage that came first, and both scores. `engine` has the pool, and
+    `queries` their vectors: nothing is encoded here, since one rank alone does this, the one with a logger."""
     first = {hit.query_id: hit for hit in hits if hit.rank == 1}
-    missed = [q for q in pool.queries if _missed(relevance.get(q.id, {}), first.get(q.id))]
+    missed = [i for i, q in enumerate(pool.queries) if _missed(relevance.get(q.id, {}), first.get(q.id))]
     sample = [missed[i * len(missed) // count] for i in range(count)] if len(missed) > count else missed
-    if not sample or retriever.engine is None:
+    if not sample:
         return []
-    vectors = retriever.encode(sample, "query")
-    scores_BN = retriever.engine.score_all([vectors[i] for i in range(len(sample))])
+    scores_BN = engine.score_all([queries[i] for i in sample])
     place = {passage.id: n for n, passage in enumerate(pool.passages)}
     rows = []
-    for query, scores_N in zip(sample, scores_BN, strict=True):
+    for query, scores_N in zip((pool.queries[i] for i in sample), scores_BN, strict=True):
         answers = [place[p] for p, grade in relevance[query.id].items() if grade > 0 and p in place]
         if not answers:
             continue

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
+from colbertxm.model.encoder import Encoder
 from colbertxm.training.callbacks import Bar, GradientNorm, Lines, Memory, Throughput, WrongRankings
 from colbertxm.training.checkpointing import read_checkpoint
 from colbertxm.training.validation import check_monitor
@@ -37,7 +38,9 @@ def watchers(settings: TrainerSettings, logger: Any, best: BestWeights | None, t
     every = settings.log_every
     found: list[Callback] = [Bar(settings.steps) if terminal else Lines(settings.steps, every)]
     if logger:
-        found += [Throughput(every), GradientNorm(every), Memory(every), LearningRateMonitor("step"), WrongRankings()]
+        found += [Throughput(every), Memory(every), LearningRateMonitor("step"), WrongRankings()]
+    if logger or settings.strategy == "fsdp":  # over shards the norm takes all ranks, those without a logger too
+        found.append(GradientNorm(every))
     return found if best is None else [*found, best]
 
 
@@ -113,14 +116,14 @@ class BestWeights(Callback):
                 found = f"{self.monitor} {self.figure:.3f} of step {self.step}"
                 print(f"  stopped at step {step}: {self.waited} validations without more than {found}", file=sys.stderr)
 
-    def restore(self, module: L.LightningModule) -> dict[str, Any] | None:
-        """Put the best weights back into `module`; returns their step, monitor and figures, as the file has them.
+    def restore(self, encoder: Encoder) -> dict[str, Any] | None:
+        """Put the best weights back into `encoder`; returns their step, monitor and figures, as the file has them.
         None, and the last weights stay, where a resumed run had no validation left."""
         if self.step is None:
             return None
         found = read_checkpoint(self.path)
-        unknown = module.load_state_dict(found["state_dict"], strict=False).unexpected_keys
-        if unknown:
+        state = {name.removeprefix("encoder."): value for name, value in found["state_dict"].items()}
+        if unknown := encoder.load_state_dict(state, strict=False).unexpected_keys:
             raise UserError(f"{self.path} has parameters that this model lacks, such as {unknown[0]}: delete it")
         return dict(found["best"])
 
