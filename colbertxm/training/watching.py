@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from tqdm import tqdm
 
 from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
@@ -114,7 +115,8 @@ class BestWeights(Callback):
             trainer.should_stop = True
             if trainer.is_global_zero:
                 found = f"{self.monitor} {self.figure:.3f} of step {self.step}"
-                print(f"  stopped at step {step}: {self.waited} validations without more than {found}", file=sys.stderr)
+                # tqdm's own print, which does not write into a bar; where there is none it is the plain one.
+                tqdm.write(f"  stopped at step {step}: {self.waited} validations without more than {found}", sys.stderr)
 
     def restore(self, encoder: Encoder) -> dict[str, Any] | None:
         """Put the best weights back into `encoder`; returns their step, monitor and figures, as the file has them.
