@@ -42,6 +42,7 @@ from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
 from colbertxm.training.teaching import taught
+from colbertxm.training.watching import check_watching
 
 UNTRAINED: dict[str, tuple[Pooling, bool]] = {
     "untrained_single": ("single", False),
@@ -176,6 +177,8 @@ class Plan:
 def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None) -> Plan:
     """What `cfg` asks for, up to the first step: the encoder, frozen and with its projection started, and the examples.
     With `base` and `material`, their work is not done again."""
+    trainer = TrainerSettings(**plain(cfg.trainer))
+    check_watching(trainer, data.pools)
     seed_everything(cfg.seed)
     encoder = make_encoder(cfg, data)
     if base is None:
@@ -187,7 +190,6 @@ def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, mate
     parameters = parameter_table(encoder)
     for part, trained, frozen in parameters:
         say(f"  {part:14} {trained / 1e6:7.2f} M trained {frozen / 1e6:8.2f} M frozen")
-    trainer = TrainerSettings(**plain(cfg.trainer))
     if data.examples is not None:
         examples = data.examples
         if encoder.linear is not None and cfg.model.projection != "random":

@@ -10,6 +10,7 @@ from colbertxm import entry
 def run(cfg: DictConfig) -> None:
     """Train as configured, and say where the model lies and what to type next."""
     from colbertxm.stages import dry_run, open_data, say, train_run
+    from colbertxm.training.callbacks import headline
 
     entry.check_filled(cfg, "train")
     data = open_data(cfg)
@@ -18,8 +19,8 @@ def run(cfg: DictConfig) -> None:
     _, result, logger = train_run(cfg, data)
     if logger:
         logger.experiment.finish()
-    found = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in result.validation.items())
-    say(f"trained {result.steps} steps in {result.seconds:.0f} s  {found}")
+    best = "" if result.best is None else f", kept step {result.best}"
+    say(f"trained {result.steps} steps in {result.seconds:.0f} s{best}  {headline(result.validation)}")
     print(f"model: {result.model}")
     print(f"next:  colbertxm evaluate checkpoints=[{result.model}] sample=300")
     print(f"or:    colbertxm index checkpoint={result.model}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
@@ -25,10 +25,10 @@ from colbertxm.model.encoder import Encoder
 from colbertxm.model.lora import merge
 from colbertxm.model.trunk import Trunk
 from colbertxm.training.batches import RetrievalData
-from colbertxm.training.callbacks import Lines, Throughput
 from colbertxm.training.checkpointing import AtomicCheckpointIO
 from colbertxm.training.economy import economise
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
+from colbertxm.training.watching import BestWeights, best_weights, watchers
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class FitResult:
     seconds: float
     steps: int
     validation: dict[str, float] = field(default_factory=dict)
+    """The saved weights' figures where `monitor` chose them, else the last validation's."""
+    best: int | None = None
+    """The step whose weights were saved, where `monitor` chose them."""
 
 
 def fit(
@@ -105,7 +108,8 @@ def fit(
     module.data = data
     checkpoints = output / "checkpoints"
     last = checkpoints / "last.ckpt"
-    runner = _trainer(trainer, checkpoints, logger, bool(pools))
+    best = best_weights(trainer, pools, checkpoints)
+    runner = _trainer(trainer, checkpoints, logger, bool(pools), best)
     if last.exists():
         print(f"resuming from {last}", file=sys.stderr)
     started = time.perf_counter()
@@ -113,11 +117,15 @@ def fit(
     if runner.interrupted:
         raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
     seconds = time.perf_counter() - started
-    model = save_model(output / "model", merge(encoder.eval()), provenance or {})
+    kept = best.restore(encoder) if best is not None else None
+    notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
+    model = save_model(output / "model", merge(encoder.eval()), notes)
     # The run is complete: its checkpoint would make the next run of the same command a no-op.
     shutil.rmtree(checkpoints, ignore_errors=True)
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
-    return FitResult(model, seconds, runner.global_step, validation)
+    if kept is None:
+        return FitResult(model, seconds, runner.global_step, validation)
+    return FitResult(model, seconds, runner.global_step, kept["figures"], kept["step"])
 
 
 def stream(
@@ -168,12 +176,10 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, verbose=False)
 
 
-def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool) -> L.Trainer:
-    terminal = sys.stderr.isatty()
-    callbacks: list[Callback] = [Throughput(settings.log_every)]
-    callbacks.append(TQDMProgressBar() if terminal else Lines(max(1, settings.steps // 10), settings.steps))
-    if logger:
-        callbacks.append(LearningRateMonitor("step"))
+def _trainer(
+    settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool, best: BestWeights | None
+) -> L.Trainer:
+    callbacks = watchers(settings, logger, best, sys.stderr.isatty())
     callbacks.append(
         ModelCheckpoint(
             checkpoints, "step{step}", every_n_train_steps=settings.checkpoint_every, save_last=True,
@@ -197,7 +203,7 @@ def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=logger,
-        enable_progress_bar=terminal,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         deterministic="warn",
@@ -213,6 +219,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+    # Every rank has the same figures, see validation.py.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*when logging on epoch level.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     # After the step is what a resumed run needs.
     warnings.filterwarnings("ignore", message=".*manual optimization and every_n_train_steps.*")

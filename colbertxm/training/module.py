@@ -11,7 +11,6 @@ from torch import Tensor
 
 from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
-from colbertxm.evaluation.metrics import evaluate
 from colbertxm.model.encoder import Encoder, Vectors, joined
 from colbertxm.model.trunk import Trunk
 from colbertxm.retriever import Retriever
@@ -19,6 +18,7 @@ from colbertxm.training.batches import Batch, RetrievalData, Side
 from colbertxm.training.gather import average_gradients
 from colbertxm.training.gradcache import cached_step
 from colbertxm.training.objective import LossSettings, Objective
+from colbertxm.training.validation import WRONG_A_POOL, pool_name, validate
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,14 @@ class RetrieverModule(L.LightningModule):
         """Nothing to move here: `vectors` moves what it needs, without waiting."""
         return batch
 
-    def validation_step(self, pool: Collection, batch_idx: int) -> None:
-        """MRR@10 of exact search in the pool. A small pool of the development split: a guide, no result."""
-        run = Retriever(self.encoder, trunk=self._trunk[0]).run(pool, k=10)
-        mrr = evaluate(run, pool.judgements, ("RR@10",)).mean("RR@10")
-        name = f"val/mrr@10/{pool.query_lang}-{pool.passage_lang}"
-        self.log(name, mrr, batch_size=1, prog_bar=True, on_epoch=True)
+    def validation_step(self, pool: Collection, batch_idx: int) -> dict[str, Any]:
+        """Exact search in the pool, see `validation.py`. Returns a sample of `wrong` rankings for the logger."""
+        wrong = WRONG_A_POOL if self.trainer.logger else 0
+        found = validate(Retriever(self.encoder, trunk=self._trunk[0]), pool, wrong)
+        for name, value in found.figures.items():
+            self.log(f"val/{name}/{pool_name(pool)}", value, batch_size=1, on_epoch=True)
+            self.log(f"val/{name}", value, batch_size=1, on_epoch=True)  # Lightning's mean over the epoch: over pools
+        return {"wrong": found.wrong}
 
     def configure_optimizers(self) -> Any:
         """AdamW over what is not frozen; no weight decay on biases and LayerNorms."""
