@@ -312,8 +312,8 @@ def test_shards_of_gradients_are_summed_over_ranks(monkeypatch: pytest.MonkeyPat
 
 def test_padding_counts_the_places_of_attention_grids() -> None:
     # Lengths 3 and 16 share a grid of 2 x 16, 20 has its own of 1 x 20; with one length there is no padding.
-    assert places(Side(pack([[5] * 3, [5] * 16, [5] * 20], ["en", "en", "en"]))) == 2 * 16 + 20
-    assert places(Side(pack([[5] * 7, [5] * 7], ["en", "de"]))) == 14
+    assert places(Side((pack([[5] * 3, [5] * 16, [5] * 20], ["en", "en", "en"]),))) == 2 * 16 + 20
+    assert places(Side((pack([[5] * 7, [5] * 7], ["en", "de"]),))) == 14
 
 
 def test_lines_of_a_log_file(world: Path, data: TrainingData, capsys: pytest.CaptureFixture[str]) -> None:
