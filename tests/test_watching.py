@@ -166,10 +166,10 @@ def test_a_killed_and_resumed_run_keeps_the_same_best(
 def test_training_stops_when_patience_ends(
     world: Path, data: TrainingData, figures: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = figures({2: 0.3, 4: 0.9, 6: 0.9, 8: 0.8, 10: 0.99})
-    result = run(world / "out", data, fresh(), steps=12, patience=2)
-    assert (result.steps, result.best) == (8, 4) and asked == [2, 4, 6, 8]
-    assert "stopped at step 8: 2 validations without more than val/mrr@10 0.900 of step 4" in capsys.readouterr().err
+    asked = figures({2: 0.5, 4: 0.3, 6: 0.9, 8: 0.9, 10: 0.8, 12: 0.99})
+    result = run(world / "out", data, fresh(), steps=14, patience=2)
+    assert (result.steps, result.best) == (10, 6) and asked == [2, 4, 6, 8, 10]
+    assert "stopped at step 10: 2 validations without more than val/mrr@10 0.900 of step 6" in capsys.readouterr().err
 
 
 def test_patience_goes_on_counting_after_a_kill(
