@@ -9,24 +9,27 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
 from colbertxm.data.sampling import amount
-from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.trunk import Trunk
+from colbertxm.ranks import rank
 from colbertxm.training.batches import RetrievalData
 from colbertxm.training.callbacks import Lines, Throughput
-from colbertxm.training.checkpointing import AtomicCheckpointIO
+from colbertxm.training.checkpointing import AtomicCheckpointIO, claimed, resume_point
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
+from colbertxm.training.signals import ResumePoints, StopRequest
+from colbertxm.training.strategies import SameStart, Whole, make_trainer, place
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class TrainerSettings:
     devices: int = 1
     nodes: int = 1
     strategy: str = "auto"
-    """Lightning's name: auto, ddp, fsdp ..."""
+    """auto (ddp where there are several processes), ddp or fsdp."""
     gather: bool = True
     """Whether ranks score their queries against the passages of all ranks."""
     accumulate: int = 1
@@ -97,18 +100,28 @@ def fit(
     data = stream(encoder, examples, pools, trainer, seed, keep_ids=trunk is not None)
     module.data = data
     checkpoints = output / "checkpoints"
-    last = checkpoints / "last.ckpt"
-    runner = _trainer(trainer, checkpoints, logger, bool(pools))
-    if last.exists():
-        print(f"resuming from {last}", file=sys.stderr)
-    started = time.perf_counter()
-    runner.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
-    if runner.interrupted:
-        raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
-    seconds = time.perf_counter() - started
-    model = save_model(output / "model", encoder.eval(), provenance or {})
-    # The run is complete: its checkpoint would make the next run of the same command a no-op.
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    request = StopRequest()
+    with claimed(output) if rank() == 0 else nullcontext():
+        last = resume_point(checkpoints)
+        if last is not None and rank() == 0:
+            print(f"resuming from {last}", file=sys.stderr)
+        whole = Whole(encoder)
+        saving = [ResumePoints(checkpoints, trainer.checkpoint_every, request, seed), whole]
+        runner = _trainer(
+            trainer, checkpoints, logger, bool(pools), encoder, [*saving, SameStart(examples, trainer.negatives)]
+        )
+        started = time.perf_counter()
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        finally:
+            request.restore()
+        seconds = time.perf_counter() - started
+        model = output / "model"
+        if runner.is_global_zero:
+            save_model(model, whole.trained.eval(), provenance or {})
+            # The run is complete: its resume points would make the next run of the same command a no-op.
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        runner.strategy.barrier()
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
     return FitResult(model, seconds, runner.global_step, validation)
 
@@ -134,25 +147,23 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, verbose=False)
 
 
-def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool) -> L.Trainer:
+def _trainer(
+    settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool, encoder: Encoder, saving: list[Callback]
+) -> L.Trainer:
     terminal = sys.stderr.isatty()
-    callbacks: list[Callback] = [Throughput(settings.log_every)]
-    callbacks.append(TQDMProgressBar() if terminal else Lines(max(1, settings.steps // 10), settings.steps))
+    callbacks: list[Callback] = [Throughput(settings.log_every), *saving]
+    if terminal:
+        callbacks.append(TQDMProgressBar())
+    elif rank() == 0:
+        callbacks.append(Lines(max(1, settings.steps // 10), settings.steps))
     if logger:
         callbacks.append(LearningRateMonitor("step"))
-    callbacks.append(
-        ModelCheckpoint(
-            checkpoints, "step{step}", every_n_train_steps=settings.checkpoint_every, save_last=True,
-            save_top_k=1, monitor=None, auto_insert_metric_name=False, enable_version_counter=False,
-        )
-    )  # fmt: skip
+    arguments, environment = place(settings, encoder)
     validate = validate and settings.val_every > 0
-    return L.Trainer(
+    return make_trainer(
+        **arguments,
         max_steps=settings.steps,
         max_epochs=-1,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,  # type: ignore[arg-type]
         gradient_clip_val=settings.gradient_clip or None,
         log_every_n_steps=settings.log_every,
         val_check_interval=settings.val_every if validate else None,
@@ -160,7 +171,7 @@ def _trainer(settings: TrainerSettings, checkpoints: Path, logger: Any, validate
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *environment],
         logger=logger,
         enable_progress_bar=terminal,
         enable_model_summary=False,
@@ -178,6 +189,5 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*You're resuming from a checkpoint that ended before the epoch.*")

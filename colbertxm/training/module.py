@@ -65,6 +65,10 @@ class RetrieverModule(L.LightningModule):
         if loss.temperature <= 0:
             raise UserError(f"loss.temperature={loss.temperature} must be above 0")
         self.encoder = encoder
+        # Noted before FSDP or a compiler wraps modules and changes names.
+        self.trained = frozenset(f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad)
+        # Checkpoints have no frozen parameters; `on_load_checkpoint` compares the names of the others.
+        self.strict_loading = False
         self.loss, self.optimizer_settings, self.steps = loss, optimizer, steps
         # In a tuple, so that nn.Module does not register the trunk's own encoder a second time.
         self._trunk = (trunk,)
@@ -134,15 +138,21 @@ class RetrieverModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm over all ranks' shards where FSDP has them; Lightning refuses to there."""
+        sharded: Any = self.trainer.strategy.model
+        if hasattr(sharded, "clip_grad_norm_") and gradient_clip_val:
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen parameters out: they are the base model's, and most of the bytes."""
-        trained = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in self.trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen parameters back; refuse a checkpoint of another freezing policy."""
-        own = self.state_dict()
-        trained = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if p.requires_grad}
-        if set(checkpoint["state_dict"]) != trained:
+        """Refuse a checkpoint of another freezing policy; frozen parameters keep the base's values."""
+        if set(checkpoint["state_dict"]) != self.trained:
             raise UserError("the checkpoint to resume from trained other parameters: resume with the same freeze=")
-        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
