@@ -40,23 +40,28 @@ class Stopped(UserError):
 
 
 class StopRequest:
-    """Notes the signals that ask to stop, between `install` and `restore`."""
+    """Notes the signals that ask to stop, between `install` and `restore`; what then handles them is what did when this
+    was made, before Lightning came."""
 
     def __init__(self) -> None:
         self.signum = 0
         self._since = 0.0
-        self._before: dict[int, Any] = {}
+        self._installed = False
+        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def install(self) -> None:
         """Take the signals over; outside the main thread Python does not allow it, and they stay as they are."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+            self._installed = True
 
     def restore(self) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._before = {}
+        if self._installed:
+            for number, handler in self._before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._installed = False
 
     def _note(self, signum: int, frame: Any) -> None:
         now = time.monotonic()
