@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,8 +27,8 @@ TARGETS = ("colbertxm.", "torch.", "lightning.", "transformers.", "torchmetrics.
 """Whose classes and functions a config may name in `_target_`: it runs them."""
 
 
-FIRST_RANK_S = 5.0
-"""Seconds in which rank 0 may fail for the same reason."""
+FIRST_RANK_S = 30.0
+"""Seconds in which rank 0 may fail for the same reason, and end."""
 
 
 def config_folder() -> Path:
@@ -157,7 +157,12 @@ def build(cfg: DictConfig, **extra: Any) -> Any:
     target = str(cfg.get("_target_"))
     if not target.startswith(TARGETS):
         raise UserError(f"_target_={target!r} is refused: a config may name {', '.join(TARGETS)} only")
-    return instantiate(cfg, **extra)
+    try:
+        return instantiate(cfg, **extra)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None  # in its own words
+        raise
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

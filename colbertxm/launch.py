@@ -53,15 +53,15 @@ def launch(verb: str, devices: int, nodes: int) -> None:
     shared = {
         **os.environ,
         **_meeting_point(nodes),
-        "COLBERTXM_LAUNCHED": "1",
+        "COLBERTXM_SIZE": str(devices * nodes),
         "COLBERTXM_NODES": str(nodes),
         PARENT: str(os.getpid()),
         "WORLD_SIZE": str(devices * nodes),
     }
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     first = int(shared["NODE_RANK"]) * devices
-    environments = [{**shared, "LOCAL_RANK": str(i), "RANK": str(first + i)} for i in range(devices)]
-    if code := supervise([(command, environment) for environment in environments], first):
+    own = [{"LOCAL_RANK": str(i), "RANK": str(first + i), "COLBERTXM_RANK": str(first + i)} for i in range(devices)]
+    if code := supervise([(command, {**shared, **numbers}) for numbers in own], first):
         raise SystemExit(code)
 
 

@@ -42,8 +42,10 @@ def world(environment: Mapping[str, str] | None = None) -> World:
         if "SLURM_STEP_ID" in env and int(env.get("SLURM_NTASKS", "1")) > 1:
             nodes = int(env.get("SLURM_NNODES", "1"))
             return World("slurm", int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), nodes)
-        if "COLBERTXM_LAUNCHED" in env:
-            return World("colbertxm", int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["COLBERTXM_NODES"]))
+        # Names of our own: Lightning deletes WORLD_SIZE when training ends.
+        if "COLBERTXM_RANK" in env:
+            counts = (int(env[f"COLBERTXM_{name}"]) for name in ("RANK", "SIZE", "NODES"))
+            return World("colbertxm", *counts)
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"the launcher's environment variables are incomplete or no numbers: {error}") from None
     return World()

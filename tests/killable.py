@@ -91,13 +91,18 @@ def fit_once(job: Job) -> None:
     fit(encoder, InMemory(triples, 5), (), job.output, loss, OptimizerSettings(lr=1e-3), settings, 5)
 
 
+def free_port() -> str:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 def start(job: Job, ranks: int = 1) -> list[BaseProcess]:
     """Start a run; its process, or one for each rank."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     found = []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = free_port()
     for rank in range(ranks):
         several = {
             "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
