@@ -142,6 +142,17 @@ def test_what_does_not_go_together_is_said(base: Path, changes: dict[str, Any], 
         make_trainer(**arguments, plugins=environment, logger=False)
 
 
+def test_slurm_without_tasks_per_node_is_said(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    for name, value in {**SLURM, "SLURM_STEP_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="Slurm: .*--ntasks-per-node"):
+        place(settings(), load_model(base))
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    arguments, (environment,) = place(settings(), load_model(base))
+    assert (arguments["devices"], arguments["num_nodes"], environment.global_rank()) == (2, 2, 3)
+    assert not environment.auto_requeue
+
+
 def test_torchruns_numbers_count_and_others_are_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
@@ -227,7 +238,13 @@ def test_the_command_with_two_processes_torchrun_and_slurm(base: Path, files: Pa
     port = killable.free_port()
     for number in ("0", "1"):
         slurm = {**SLURM, "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_PROCID": number}
-        slurm |= {"SLURM_LOCALID": number, "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": port}
+        slurm |= {
+            "SLURM_NTASKS_PER_NODE": "2",
+            "SLURM_LOCALID": number,
+            "SLURM_NODEID": "0",
+            "SLURM_NODELIST": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         arguments = [sys.executable, *command(base, "output=c")]
         tasks.append(subprocess.Popen(arguments, env={**os.environ, **slurm}))
     assert [task.wait(250) for task in tasks] == [0, 0]

@@ -67,6 +67,8 @@ class RetrieverModule(L.LightningModule):
         self.encoder = encoder
         # Noted before FSDP or a compiler wraps modules and changes names.
         self.trained = frozenset(f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad)
+        # A shard of a matrix is flat, and still a matrix's.
+        self.matrices = {name for name, p in encoder.named_parameters() if p.ndim > 1}
         # Checkpoints have no frozen parameters; `on_load_checkpoint` compares the names of the others.
         self.strict_loading = False
         self.loss, self.optimizer_settings, self.steps = loss, optimizer, steps
@@ -121,10 +123,11 @@ class RetrieverModule(L.LightningModule):
         """AdamW over what is not frozen; no weight decay on biases and LayerNorms."""
         s = self.optimizer_settings
         groups: dict[tuple[float, float], list[Tensor]] = {}
-        for name, parameter in self.encoder.named_parameters():
+        for wrapped, parameter in self.encoder.named_parameters():
+            name = wrapped.replace("_fsdp_wrapped_module.", "")
             if parameter.requires_grad:
                 lr = s.head_lr if name.startswith("linear.") and s.head_lr is not None else s.lr
-                decay = s.weight_decay if parameter.ndim > 1 else 0.0
+                decay = s.weight_decay if name in self.matrices else 0.0
                 groups.setdefault((lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()],

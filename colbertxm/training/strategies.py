@@ -90,7 +90,10 @@ def _environment(here: World) -> list[ClusterEnvironment]:
         return [TorchElasticEnvironment()]
     if here.launcher == "slurm":
         # Without Lightning's requeueing, which saves wherever a signal finds the program; see signals.py.
-        return [SLURMEnvironment(auto_requeue=False)]
+        try:
+            return [SLURMEnvironment(auto_requeue=False)]
+        except RuntimeError as error:  # --ntasks without --ntasks-per-node
+            raise UserError(f"Slurm: {error}") from None
     # In a Slurm job, but not under srun: Lightning would take the one process for a rank of many.
     return [LightningEnvironment()] if here.launcher == "colbertxm" or "SLURM_NTASKS" in os.environ else []
 
