@@ -29,6 +29,8 @@ def run(cfg: DictConfig) -> None:
     first = next(iter(configs.values()))
     if first.dry_run:
         raise UserError("the demo has no dry run: `colbertxm train dry_run=10` has")
+    if first.trainer.devices != 1 or first.trainer.nodes != 1:
+        raise UserError("the demo trains in one process: `colbertxm train trainer.devices=...` has several")
     with clock.phase("data"):
         home = stages.smart_home()
         langs = list(home.languages("test"))[: cfg.langs]

@@ -8,21 +8,27 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colbertxm.errors import UserError, nearest
+from colbertxm.ranks import rank
 from colbertxm.schema import register
 
 TARGETS = ("colbertxm.", "torch.", "lightning.", "transformers.", "torchmetrics.")
 """Whose classes and functions a config may name in `_target_`: it runs them."""
+
+
+FIRST_RANK_S = 30.0
+"""Seconds in which rank 0 may fail for the same reason, and end."""
 
 
 def config_folder() -> Path:
@@ -47,13 +53,13 @@ def main(verb: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
             try:
                 run(cfg)
             except UserError as error:  # here, because Hydra would add a line of its own
-                fail(str(error))
+                fail(str(error), error.code)
 
         decorated = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)(task)
         try:
             decorated()
         except UserError as error:
-            fail(str(error))
+            fail(str(error), error.code)
         except (HydraException, OmegaConfBaseException) as error:
             fail(explain(error, verb))
         except KeyboardInterrupt:
@@ -67,8 +73,15 @@ def main(verb: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
 
 
 def fail(message: str, code: int = 1) -> None:
-    """Print one line on stderr and leave."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Print one line on stderr and leave. What all of a run's processes have to say, rank 0 says alone."""
+    line = "error: " + " ".join(message.split())
+    if number := rank():
+        if code == 1:
+            # By then the launcher has ended this process, unless rank 0 has no error.
+            time.sleep(FIRST_RANK_S)
+            print(f"rank {number}: {line}", file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
     raise SystemExit(code)
 
 
@@ -144,7 +157,12 @@ def build(cfg: DictConfig, **extra: Any) -> Any:
     target = str(cfg.get("_target_"))
     if not target.startswith(TARGETS):
         raise UserError(f"_target_={target!r} is refused: a config may name {', '.join(TARGETS)} only")
-    return instantiate(cfg, **extra)
+    try:
+        return instantiate(cfg, **extra)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None  # in its own words
+        raise
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake that the user can mend; the message is one line: what, where, what to do."""
 
+    code = 1
+    """The command's exit status."""
+
 
 class MissingExtra(UserError, ImportError):
     """An optional library is absent. Is an ImportError too, so `pytest.importorskip` and friends know it."""

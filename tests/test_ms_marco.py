@@ -93,7 +93,8 @@ def test_what_is_missing_is_said(files: Path) -> None:
 def test_the_recipes_train(files: Path, monkeypatch: pytest.MonkeyPatch, capsys, experiment: str) -> None:  # type: ignore[no-untyped-def]
     data = ["data=msmarco", *(f"data.{k}={v}" for k, v in SOURCES.items()), "data.triples=nway.jsonl"]
     small = ["model=small", "model.projection=random", "trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0",
-             "trainer.log_every=1", "trainer.accelerator=cpu", "logger.mode=disabled"]  # fmt: skip
+             "trainer.log_every=1", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed",
+             "logger.mode=disabled"]  # fmt: skip
     sizes = ["trainer.negatives=2", "trainer.chunk=3"] if experiment in ("distillation", "in_batch_large") else []
     width = [] if experiment == "dpr_xm" else ["model.dim=8"]
     call(monkeypatch, "train", f"+experiment={experiment}", *data, *small, *sizes, *width)

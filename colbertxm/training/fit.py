@@ -9,12 +9,13 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
@@ -24,11 +25,14 @@ from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.lora import merge
 from colbertxm.model.trunk import Trunk
+from colbertxm.ranks import rank, world
 from colbertxm.training.batches import RetrievalData
-from colbertxm.training.checkpointing import AtomicCheckpointIO
+from colbertxm.training.checkpointing import AtomicCheckpointIO, claimed, resume_point
 from colbertxm.training.economy import economise
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
-from colbertxm.training.watching import BestWeights, best_weights, watchers
+from colbertxm.training.signals import ResumePoints, StopRequest
+from colbertxm.training.strategies import SameStart, Whole, make_trainer, place
+from colbertxm.training.watching import best_weights, watchers
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class TrainerSettings:
     devices: int = 1
     nodes: int = 1
     strategy: str = "auto"
-    """Lightning's name: auto, ddp, fsdp ..."""
+    """auto (ddp where there are several processes), ddp or fsdp."""
     gather: bool = True
     """Whether ranks score their queries against the passages of all ranks."""
     accumulate: int = 1
@@ -107,21 +111,34 @@ def fit(
     data = stream(encoder, examples, pools, trainer, seed, keep_ids=trunk is not None)
     module.data = data
     checkpoints = output / "checkpoints"
-    last = checkpoints / "last.ckpt"
     best = best_weights(trainer, pools, checkpoints)
-    runner = _trainer(trainer, checkpoints, logger, bool(pools), best)
-    if last.exists():
-        print(f"resuming from {last}", file=sys.stderr)
-    started = time.perf_counter()
-    runner.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
-    if runner.interrupted:
-        raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
-    seconds = time.perf_counter() - started
-    kept = best.restore(encoder) if best is not None else None
-    notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
-    model = save_model(output / "model", merge(encoder.eval()), notes)
-    # The run is complete: its checkpoint would make the next run of the same command a no-op.
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    request = StopRequest()
+    with claimed(output) if rank() == 0 else nullcontext():
+        last = resume_point(checkpoints)
+        if last is not None and rank() == 0:
+            print(f"resuming from {last}", file=sys.stderr)
+        whole = Whole(encoder)
+        callbacks = [
+            *watchers(trainer, logger, best, sys.stderr.isatty()),
+            ResumePoints(checkpoints, trainer.checkpoint_every, request, seed),
+            whole,
+            SameStart(examples, trainer.negatives),
+        ]
+        runner = _trainer(trainer, checkpoints, logger, bool(pools), encoder, callbacks)
+        started = time.perf_counter()
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        finally:
+            request.restore()
+        seconds = time.perf_counter() - started
+        model, kept = output / "model", None
+        if runner.is_global_zero:
+            kept = best.restore(whole.trained) if best is not None else None
+            notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
+            save_model(model, merge(whole.trained.eval()), notes)
+            # The run is complete: its resume points would make the next run of the same command a no-op.
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        runner.strategy.barrier()
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
     if kept is None:
         return FitResult(model, seconds, runner.global_step, validation)
@@ -151,7 +168,7 @@ def _check(loss: LossSettings, trainer: TrainerSettings, examples: Examples) -> 
         raise UserError("loss.distillation and loss.margin_mse need a teacher's scores, which these training data lack")
     if loss.margin_mse and not trainer.negatives:
         raise UserError("loss.margin_mse compares a positive with negatives: set trainer.negatives to 1 or more")
-    ranks = trainer.devices * trainer.nodes
+    ranks = max(world().size, trainer.devices * trainer.nodes)
     if trainer.gather and loss.in_batch and trainer.batch_size % ranks:
         raise UserError(
             f"trainer.batch_size={trainer.batch_size} does not divide among {ranks} processes, which trainer.gather "
@@ -177,31 +194,28 @@ def seed_everything(seed: int) -> None:
 
 
 def _trainer(
-    settings: TrainerSettings, checkpoints: Path, logger: Any, validate: bool, best: BestWeights | None
+    settings: TrainerSettings,
+    checkpoints: Path,
+    logger: Any,
+    validate: bool,
+    encoder: Encoder,
+    callbacks: list[Callback],
 ) -> L.Trainer:
-    callbacks = watchers(settings, logger, best, sys.stderr.isatty())
-    callbacks.append(
-        ModelCheckpoint(
-            checkpoints, "step{step}", every_n_train_steps=settings.checkpoint_every, save_last=True,
-            save_top_k=1, monitor=None, auto_insert_metric_name=False, enable_version_counter=False,
-        )
-    )  # fmt: skip
+    arguments, environment = place(settings, encoder)
     validate = validate and settings.val_every > 0
-    return L.Trainer(
+    return make_trainer(
+        **arguments,
         max_steps=settings.steps,
         max_epochs=-1,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,  # type: ignore[arg-type]
         gradient_clip_val=settings.gradient_clip or None if settings.chunk is None else None,
         accumulate_grad_batches=settings.accumulate,
         log_every_n_steps=settings.log_every,
-        val_check_interval=settings.val_every if validate else None,
+        val_check_interval=settings.val_every * settings.accumulate if validate else None,
         limit_val_batches=1.0 if validate else 0,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *environment],
         logger=logger,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -213,7 +227,8 @@ def _trainer(
 
 def _quiet() -> None:
     """Lightning's advice that does not apply here; its warnings about real trouble stay."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*have overridden `transfer_batch_to_device`.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
@@ -221,8 +236,5 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
     # Every rank has the same figures, see validation.py.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*when logging on epoch level.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    # After the step is what a resumed run needs.
-    warnings.filterwarnings("ignore", message=".*manual optimization and every_n_train_steps.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*You're resuming from a checkpoint that ended before the epoch.*")

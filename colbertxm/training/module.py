@@ -56,6 +56,12 @@ class RetrieverModule(L.LightningModule):
         # With cached gradients a step goes backward once for every part, and Lightning leaves clipping to us.
         self.automatic_optimization = not cached
         self.gradient_clip = gradient_clip
+        # Noted before FSDP or a compiler wraps modules and changes names.
+        self.trained = frozenset(f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad)
+        # A shard of a matrix is flat, and still a matrix's.
+        self.matrices = {name for name, p in encoder.named_parameters() if p.ndim > 1}
+        # Checkpoints have no frozen parameters; `on_load_checkpoint` compares the names of the others.
+        self.strict_loading = False
         # In a tuple, so that nn.Module does not register the trunk's own encoder a second time.
         self._trunk = (trunk,)
         self.data: RetrievalData | None = None
@@ -125,10 +131,11 @@ class RetrieverModule(L.LightningModule):
         """AdamW over what is not frozen; no weight decay on biases and LayerNorms."""
         s = self.optimizer_settings
         groups: dict[tuple[float, float], list[Tensor]] = {}
-        for name, parameter in self.encoder.named_parameters():
+        for wrapped, parameter in self.encoder.named_parameters():
+            name = wrapped.replace("_fsdp_wrapped_module.", "")
             if parameter.requires_grad:
                 lr = s.head_lr if name.startswith("linear.") and s.head_lr is not None else s.lr
-                decay = s.weight_decay if parameter.ndim > 1 else 0.0
+                decay = s.weight_decay if name in self.matrices else 0.0
                 groups.setdefault((lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()],
@@ -142,15 +149,21 @@ class RetrieverModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By the norm over all ranks' shards where FSDP has them; Lightning refuses to there."""
+        sharded: Any = self.trainer.strategy.model
+        if hasattr(sharded, "clip_grad_norm_") and gradient_clip_val:
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen parameters out: they are the base model's, and most of the bytes."""
-        trained = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in self.trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen parameters back; refuse a checkpoint of another freezing policy."""
-        own = self.state_dict()
-        trained = {f"encoder.{name}" for name, p in self.encoder.named_parameters() if p.requires_grad}
-        if set(checkpoint["state_dict"]) != trained:
+        """Refuse a checkpoint of another freezing policy; frozen parameters keep the base's values."""
+        if set(checkpoint["state_dict"]) != self.trained:
             raise UserError("the checkpoint to resume from trained other parameters: resume with the same freeze=")
-        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
