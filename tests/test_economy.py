@@ -20,7 +20,7 @@ from colbertxm.model.encoder import Encoder
 from colbertxm.model.xmod import Intermediate, Layer
 from colbertxm.training import economy
 from colbertxm.training.batches import Collate
-from colbertxm.training.checkpointing import read_checkpoint
+from colbertxm.training.checkpointing import read_checkpoint, resume_points
 from colbertxm.training.economy import economise
 from colbertxm.training.fit import TrainerSettings, stream
 from colbertxm.training.module import RetrieverModule
@@ -87,7 +87,7 @@ def test_a_compiled_run_has_the_same_checkpoint_and_nearly_the_same_weights(
     with pytest.raises(Killed):
         run(world / "out", data, encoder, trunk, **settings)
     assert any(isinstance(m, Intermediate) and m._compiled_call_impl is not None for m in encoder.modules())
-    stored = set(read_checkpoint(world / "out/checkpoints/last.ckpt")["state_dict"])
+    stored = set(read_checkpoint(resume_points(world / "out/checkpoints")[0][1])["state_dict"])
     assert stored == {f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad}
     monkeypatch.setattr(RetrieverModule, "training_step", original)
     encoder, trunk = fresh(top_k=2)

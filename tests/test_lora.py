@@ -26,7 +26,7 @@ from colbertxm.records import Text
 from colbertxm.retriever import Retriever
 from colbertxm.training import fit as fit_module
 from colbertxm.training.batches import Collate
-from colbertxm.training.checkpointing import read_checkpoint
+from colbertxm.training.checkpointing import read_checkpoint, resume_points
 from colbertxm.training.fit import fit
 from colbertxm.training.module import RetrieverModule
 
@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_from_lora_alone_and_saves_a_merged_model(
     monkeypatch.setattr(RetrieverModule, "training_step", original)
     monkeypatch.setattr(fit_module.shutil, "rmtree", lambda *_, **__: None)
     again, _, _ = run(world / "cut", data)
-    stored = set(read_checkpoint(world / "cut/checkpoints/last.ckpt")["state_dict"])
+    stored = set(read_checkpoint(resume_points(world / "cut/checkpoints")[0][1])["state_dict"])
     assert len(stored) == 2 * 4 + 1 and all(".lora_" in key or key == "encoder.linear.weight" for key in stored)
     assert all(torch.equal(p, whole.get_parameter(name)) for name, p in again.named_parameters())
 

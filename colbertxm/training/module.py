@@ -15,7 +15,7 @@ from colbertxm.model.encoder import Encoder, Vectors, joined
 from colbertxm.model.trunk import Trunk
 from colbertxm.retriever import Retriever
 from colbertxm.training.batches import Batch, RetrievalData, Side
-from colbertxm.training.gather import average_gradients
+from colbertxm.training.gather import average_gradients, ranks_together
 from colbertxm.training.gradcache import cached_step
 from colbertxm.training.objective import LossSettings, Objective
 from colbertxm.training.validation import WRONG_A_POOL, pool_name, validate
@@ -85,7 +85,7 @@ class RetrieverModule(L.LightningModule):
             found = self.objective.losses(self.vectors(batch.queries), self.vectors(batch.passages), batch)
         else:
             found = self._cached_step(batch)
-        shared = self.trainer.world_size > 1
+        shared = ranks_together()
         parts = {f"train/{name}": value.detach() for name, value in found.items() if name != "loss"}
         self.log_dict(parts, sync_dist=shared)
         self.log("train/loss", found["loss"].detach(), prog_bar=True, sync_dist=shared)
