@@ -125,6 +125,14 @@ class Logger:
 
 
 @dataclass
+class Energy:
+    mode: str = MISSING
+    country: str | None = None
+    tdp_watts: float | None = None
+    kg_per_kwh: float = MISSING
+
+
+@dataclass
 class Train:
     name: str = MISSING
     output: str = MISSING
@@ -138,6 +146,7 @@ class Train:
     optimizer: Optimizer = field(default_factory=Optimizer)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass
@@ -149,6 +158,7 @@ class Index:
     lang_proxy: Any = None
     output: str | None = None
     dtype: str = MISSING
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass
@@ -160,6 +170,7 @@ class Search:
     lang_proxy: Any = None
     checkpoint: str = MISSING
     index: str | None = None
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "colbertxm"
 ENTRY_POINTS = set("train pretrain index search evaluate report export serve push demo cli".split())
 SHARED = {"entry", "schema", "stages", "reporting"}  # what entry points share
 FLOORS = [
-    {"errors", "records", "languages", "other_languages", "identify", "sources", "progress", "engine"},
+    {"errors", "records", "languages", "other_languages", "identify", "sources", "progress", "energy", "engine"},
     {"data", "model"},
     {"evaluation", "retriever"},
     {"training"},

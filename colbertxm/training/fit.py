@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
 from colbertxm.data.sampling import amount
+from colbertxm.energy.account import Energy
+from colbertxm.energy.meter import EnergySettings
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
@@ -26,6 +28,7 @@ from colbertxm.model.trunk import Trunk
 from colbertxm.training.batches import RetrievalData
 from colbertxm.training.callbacks import Lines, Throughput
 from colbertxm.training.checkpointing import AtomicCheckpointIO
+from colbertxm.training.energy import measure_energy
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
 
 
@@ -75,6 +78,8 @@ class FitResult:
     seconds: float
     steps: int
     validation: dict[str, float] = field(default_factory=dict)
+    energy: Energy | None = None
+    """Of all parts of a resumed run and of all processes; None where nobody asked for it."""
 
 
 def fit(
@@ -89,6 +94,7 @@ def fit(
     logger: Any = False,
     trunk: Trunk | None = None,
     provenance: Mapping[str, Any] | None = None,
+    energy: EnergySettings | None = None,
 ) -> FitResult:
     """Train `encoder` (already frozen by `model.freeze.freeze`) in place and save it to `output`/model. A checkpoint
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
@@ -99,6 +105,7 @@ def fit(
     checkpoints = output / "checkpoints"
     last = checkpoints / "last.ckpt"
     runner = _trainer(trainer, checkpoints, logger, bool(pools))
+    meter = measure_energy(runner, energy or EnergySettings(), trainer.log_every, trainer.checkpoint_every)
     if last.exists():
         print(f"resuming from {last}", file=sys.stderr)
     started = time.perf_counter()
@@ -106,11 +113,11 @@ def fit(
     if runner.interrupted:
         raise UserError(f"interrupted at step {runner.global_step}: the same command goes on from {last}")
     seconds = time.perf_counter() - started
-    model = save_model(output / "model", encoder.eval(), provenance or {})
+    model = save_model(output / "model", encoder.eval(), meter.noted(provenance or {}))
     # The run is complete: its checkpoint would make the next run of the same command a no-op.
     shutil.rmtree(checkpoints, ignore_errors=True)
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
-    return FitResult(model, seconds, runner.global_step, validation)
+    return FitResult(model, seconds, runner.global_step, validation, meter.result)
 
 
 def stream(
