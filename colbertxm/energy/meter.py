@@ -115,8 +115,10 @@ class Meter:
         return self
 
     def read(self) -> Energy:
-        """What has been used since `start`."""
+        """What has been used since `start`, and until `stop` where that has been called."""
         with self._lock:
+            if self.energy is not None:
+                return self.energy
             self._each(lambda source: source.sample())
             return self._account(time.perf_counter() - self._started)
 
