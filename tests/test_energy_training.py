@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader
 
 from colbertxm.energy import meter as meter_module
 from colbertxm.energy.account import Energy
-from colbertxm.energy.meter import EnergySettings, Machine
+from colbertxm.energy.meter import EnergySettings, Machine, Meter
 from colbertxm.engine.store import read_index
+from colbertxm.model.card import Facts, _energy
 from colbertxm.model.checkpoints import provenance_of
 from colbertxm.training.checkpointing import read_checkpoint
 from colbertxm.training.energy import EnergyCallback, measure_energy
@@ -88,6 +90,15 @@ def test_a_resumed_run_reports_all_its_parts(tmp_path: Path, powercap: Path) -> 
     assert resumed.result.paper_kwh == pytest.approx(50 * resumed.result.seconds / 3.6e6)
 
 
+@pytest.mark.parametrize(("tdp", "shown"), [(50.0, "- paper_kwh: "), (None, "- seconds: ")])
+def test_a_card_says_that_nothing_was_measured(tmp_path: Path, tdp: float | None, shown: str) -> None:
+    """And gives the paper's figures where a TDP is known."""
+    nothing = Machine(powercap=tmp_path, tracker=lambda taker: 1 / 0)
+    energy = Meter(EnergySettings("auto", tdp_watts=tdp), machine=nothing, quiet=True).start().stop()
+    card = _energy(Facts(tmp_path, (), {}, {"energy": energy.notes()}))
+    assert card.startswith("Not measured.\n\n- seconds: ") and shown in card and "kg_per_kwh" not in card
+
+
 def test_a_run_that_is_not_measured_says_nothing(tmp_path: Path, powercap: Path) -> None:
     callback = train(powercap, tmp_path / "off", mode="off")
     assert callback.result is None and callback.noted({"seed": 1}) == {"seed": 1}
@@ -139,6 +150,9 @@ def test_every_stage_reports_on_the_command_line(
     assert energy["method"] == "rapl" and energy["kwh"] == 0 and energy["tdp_watts"] == 100
     assert energy["paper_kg"] == pytest.approx(energy["paper_kwh"] * 0.432, rel=1e-4)
     (run,) = Path("outputs/train/multi_vector/wandb").glob("offline-run-*/run-*.wandb")
+    deadline = time.perf_counter() + 30  # W&B writes in a process of its own, on a busy machine later than finish()
+    while run.stat().st_size < 100 and time.perf_counter() < deadline:
+        time.sleep(0.05)
     history, config = wandb_files.read(run)
     assert len(history["energy/kwh"]) == 4 and len(history["energy/paper_kg"]) == 4  # every step, and the end
     assert config["energy"] == energy
