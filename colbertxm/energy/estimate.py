@@ -86,9 +86,11 @@ class Estimate:
 
 def _tracker(taker: Estimate) -> Any:
     """A silent tracker of the whole machine, like RAPL, which hands its figures to `taker`."""
-    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.output_methods.base_output import BaseOutput
+
+    # After the import, which sets a level of its own; before the tracker, which speaks before it reads `log_level`.
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
 
     class Hand(BaseOutput):  # type: ignore[misc]
         def out(self, total: Any, delta: Any) -> None:
