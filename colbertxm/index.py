@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -16,7 +17,7 @@ def run(cfg: DictConfig) -> None:
     """Encode the corpus and write the index folder."""
     from colbertxm.progress import progress
     from colbertxm.retriever import Retriever
-    from colbertxm.stages import index_folder, open_model, resolve_model, say
+    from colbertxm.stages import index_folder, meter, open_model, resolve_model, say
 
     model = resolve_model(cfg.checkpoint, named_languages(cfg))
     encoder = open_model(model, cfg.lang_proxy)
@@ -25,9 +26,15 @@ def run(cfg: DictConfig) -> None:
     output = index_folder(cfg.checkpoint, model, cfg.output)
     say(f"encoding {len(passages)} passages")
     started = time.perf_counter()
-    meta = {"model": str(model), "corpus": cfg.corpus}
-    Retriever(encoder).write(output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"))
+    with meter(cfg, encoder) as energy:
+
+        def meta() -> dict[str, Any]:
+            return {"model": str(model), "corpus": cfg.corpus, **energy.notes()}
+
+        Retriever(encoder).write(output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"))
     say(f"{len(passages)} passages in {time.perf_counter() - started:.1f} s")
+    if line := energy.stop().line():
+        say(line)
     print(f"index: {output}")
     lang = passages[0].lang
     print(f'next:  colbertxm search "turn the lights off" lang={lang} checkpoint={cfg.checkpoint} index={output}')

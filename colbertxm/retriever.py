@@ -77,18 +77,19 @@ class Retriever:
         self,
         folder: Path,
         passages: Sequence[Text],
-        meta: Mapping[str, Any],
+        meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
         dtype: str = "float16",
         progress: Progress | None = None,
     ) -> None:
         """Encode `passages` and write them as an index folder: with their texts, how sure guessed languages are, and
-        which proxies read them. Raises UserError on a full disk."""
+        which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there. Raises
+        UserError on a full disk."""
         vectors = self.encode(passages, "passage", progress)
         langs = [language(p.lang).code for p in passages]
         ids, texts = [p.id for p in passages], [p.text for p in passages]
         sure = [p.lang_confidence for p in passages]
         confidences = sure if any(value is not None for value in sure) else None
-        notes = {**meta, "lang_proxy": self.encoder.lang_proxy}
+        notes = {**(meta() if callable(meta) else meta), "lang_proxy": self.encoder.lang_proxy}
         write_index(folder, vectors.values, vectors.offsets, ids, langs, notes, dtype, texts, confidences)
 
     def open(self, folder: Path) -> dict[str, str]:

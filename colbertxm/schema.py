@@ -136,6 +136,14 @@ class Logger:
 
 
 @dataclass
+class Energy:
+    mode: str = MISSING
+    country: str | None = None
+    tdp_watts: float | None = None
+    kg_per_kwh: float = MISSING
+
+
+@dataclass
 class Train:
     name: str = MISSING
     output: str = MISSING
@@ -150,6 +158,7 @@ class Train:
     optimizer: Optimizer = field(default_factory=Optimizer)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass
@@ -161,6 +170,7 @@ class Index:
     lang_proxy: Any = None
     output: str | None = None
     dtype: str = MISSING
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass
@@ -172,6 +182,7 @@ class Search:
     lang_proxy: Any = None
     checkpoint: str = MISSING
     index: str | None = None
+    energy: Energy = field(default_factory=Energy)
 
 
 @dataclass

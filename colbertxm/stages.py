@@ -21,6 +21,7 @@ from colbertxm.data.negatives import mine, triples
 from colbertxm.data.order import epoch_order
 from colbertxm.data.smart_home import SmartHome, open_smart_home
 from colbertxm.data.training import TrainingData
+from colbertxm.energy.meter import EnergySettings, Meter, cuda_devices
 from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
@@ -228,10 +229,18 @@ def train_run(
         logger,
         plan.trunk,
         notes,
+        EnergySettings(**plain(cfg.energy)),
     )
+    if result.energy is not None and (line := result.energy.line()):
+        say(line)
     if rank() == 0:
         remember(result.model)
     return plan.encoder, result, logger
+
+
+def meter(cfg: DictConfig, encoder: Encoder, quiet: bool = False) -> Meter:
+    """A meter of what `encoder` is about to do, as group `energy` describes it."""
+    return Meter(EnergySettings(**plain(cfg.energy)), cuda_devices(encoder.parameters()), quiet=quiet)
 
 
 def dry_run(cfg: DictConfig, data: TrainingData) -> None:

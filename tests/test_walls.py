@@ -12,7 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "colbertxm"
 ENTRY_POINTS = set("train pretrain index search evaluate report export serve push demo cli".split())
 SHARED = {"entry", "schema", "stages", "reporting", "launch"}  # what entry points share
 FLOORS = [
-    {"errors", "records", "languages", "other_languages", "identify", "sources", "progress", "ranks", "engine"},
+    {
+        "errors",
+        "records",
+        "languages",
+        "other_languages",
+        "identify",
+        "sources",
+        "progress",
+        "ranks",
+        "energy",
+        "engine",
+    },
     {"data", "model"},
     {"evaluation", "retriever"},
     {"training"},

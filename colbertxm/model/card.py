@@ -241,6 +241,9 @@ def _energy(facts: Facts) -> str:
     energy = facts.provenance.get("energy")
     if not isinstance(energy, Mapping) or not energy:
         return "Not measured."
+    if energy.get("method") == "none":
+        energy = {name: value for name, value in energy.items() if name.startswith(("seconds", "tdp", "paper"))}
+        return "Not measured.\n\n" + "\n".join(f"- {name}: {value}" for name, value in energy.items())
     return "\n".join(f"- {name}: {value}" for name, value in energy.items())
 
 

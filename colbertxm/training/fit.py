@@ -20,6 +20,8 @@ from lightning.pytorch.callbacks import Callback
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
 from colbertxm.data.sampling import amount
+from colbertxm.energy.account import Energy
+from colbertxm.energy.meter import EnergySettings
 from colbertxm.errors import UserError
 from colbertxm.model.checkpoints import save_model
 from colbertxm.model.encoder import Encoder
@@ -29,6 +31,7 @@ from colbertxm.ranks import rank, world
 from colbertxm.training.batches import RetrievalData
 from colbertxm.training.checkpointing import AtomicCheckpointIO, claimed, resume_point
 from colbertxm.training.economy import economise
+from colbertxm.training.energy import measure_energy
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
 from colbertxm.training.signals import ResumePoints, StopRequest
 from colbertxm.training.strategies import SameStart, Whole, make_trainer, place
@@ -84,6 +87,8 @@ class FitResult:
     """The saved weights' figures where `monitor` chose them, else the last validation's."""
     best: int | None = None
     """The step whose weights were saved, where `monitor` chose them."""
+    energy: Energy | None = None
+    """Of all parts of a resumed run and of all processes; None where nobody asked for it."""
 
 
 def fit(
@@ -98,6 +103,7 @@ def fit(
     logger: Any = False,
     trunk: Trunk | None = None,
     provenance: Mapping[str, Any] | None = None,
+    energy: EnergySettings | None = None,
 ) -> FitResult:
     """Train `encoder` (already frozen by `model.freeze.freeze`) in place and save it to `output`/model. A checkpoint
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
@@ -125,6 +131,7 @@ def fit(
             SameStart(examples, trainer.negatives),
         ]
         runner = _trainer(trainer, checkpoints, logger, bool(pools), encoder, callbacks)
+        meter = measure_energy(runner, energy or EnergySettings(), trainer.log_every, trainer.checkpoint_every)
         started = time.perf_counter()
         try:
             runner.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
@@ -134,15 +141,14 @@ def fit(
         model, kept = output / "model", None
         if runner.is_global_zero:
             kept = best.restore(whole.trained) if best is not None else None
-            notes = {**(provenance or {}), **({} if kept is None else {"best": kept})}
+            notes = {**meter.noted(provenance or {}), **({} if kept is None else {"best": kept})}
             save_model(model, merge(whole.trained.eval()), notes)
             # The run is complete: its resume points would make the next run of the same command a no-op.
             shutil.rmtree(checkpoints, ignore_errors=True)
         runner.strategy.barrier()
     validation = {k: float(v) for k, v in runner.callback_metrics.items() if k.startswith("val/")}
-    if kept is None:
-        return FitResult(model, seconds, runner.global_step, validation)
-    return FitResult(model, seconds, runner.global_step, kept["figures"], kept["step"])
+    figures, step = (kept["figures"], kept["step"]) if kept is not None else (validation, None)
+    return FitResult(model, seconds, runner.global_step, figures, step, meter.result)
 
 
 def stream(
