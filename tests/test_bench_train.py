@@ -181,7 +181,7 @@ def test_commands_name_each_sides_script(monkeypatch: pytest.MonkeyPatch) -> Non
     job = Path("job.json")
     scripts = {side: turns.command(side, job) for side in turns.SIDES}
     assert scripts[OURS][1:3] == ["-m", "benchmarks.train.ours"]
-    assert scripts[turns.PYLATE_LONGEST][-1] == "longest" and scripts[PYLATE][-1] == "job.json"
+    assert scripts[PYLATE][0] == "python" and scripts[PYLATE][-1] == "job.json"
     assert all(Path(scripts[side][1]).is_file() for side in turns.SIDES if side != OURS)
 
 

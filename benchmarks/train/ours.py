@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.train.peers.gate import Gate
+from benchmarks.train.peers.gate import Gate, trained_parameters
 from benchmarks.train.workloads import read_job, trainer_settings
 from colbertxm.data.examples import InMemory
 from colbertxm.model.checkpoints import load_model
@@ -72,7 +72,7 @@ def main() -> None:
     gate = Gate()
     encoder.register_forward_pre_hook(gate.forward)
     register_optimizer_step_post_hook(gate.updated)
-    gate.ready(parameters=sum(p.numel() for p in encoder.parameters() if p.requires_grad))
+    gate.ready(parameters=trained_parameters(encoder))
     with tempfile.TemporaryDirectory() as output:
         fit(
             encoder,

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.record import row, write
 from benchmarks.train import cached, gpu
 from benchmarks.train.figures import KEYS, apart, curve, curve_table, draw, speeds, table
-from benchmarks.train.turns import OURS, PYLATE, PYLATE_LONGEST, SENTENCE_TRANSFORMERS, SIDES, Turn, take_turns
+from benchmarks.train.turns import OURS, SIDES, Turn, take_turns
 from benchmarks.train.workloads import prepare
 from colbertxm.errors import UserError
 
@@ -27,12 +27,12 @@ SPEED_BATCH, SPEED_TURNS = 32, (1,) * 5
 Found = Mapping[str, Sequence[Turn]]
 
 
-def trained(workload: str, sides: Sequence[str], turns: Sequence[int], batch_size: int, threads: int) -> Found:
+def trained(workload: str, turns: Sequence[int], batch_size: int, threads: int) -> Found:
     """The turns of all sides over one workload."""
     print(f"{workload}: batch {batch_size}, turns of {turns[0]}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(workload, Path(folder), sum(turns), batch_size, threads)
-        return take_turns(sides, job, threads, turns)
+        return take_turns(SIDES, job, threads, turns)
 
 
 def curve_rows(found: Found, picture: Path | None) -> list[dict[str, Any]]:
@@ -82,7 +82,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", choices=("curves", "speed", "memory", "gpu"), help="one part; writes no results")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, help="triples a batch, for a look; writes no results")
-    parser.add_argument("--padded-less", action="store_true", help="PyLate also with padding to the longest text")
     parser.add_argument("--shorter", type=int, default=cached.SHORTER, help="divides the memory step's lengths (8)")
     parser.add_argument("--picture", action="store_true", help=f"draw {PICTURE.name}")
     return parser.parse_args()
@@ -91,19 +90,17 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """All parts, or one."""
     given, started = options(), time.perf_counter()
-    sides = [side for side in SIDES if side != PYLATE_LONGEST]
-    more = [OURS, PYLATE, PYLATE_LONGEST, SENTENCE_TRANSFORMERS] if given.padded_less else sides
     rows: list[dict[str, Any]] = []
     wanted = (given.only,) if given.only else ("curves", "speed", "memory", "gpu")
     try:
         if "curves" in wanted:
             batch = given.batch or CURVE_BATCH
-            found = trained("smart_home", sides, CURVE_TURNS, batch, given.threads)
+            found = trained("smart_home", CURVE_TURNS, batch, given.threads)
             rows += curve_rows(found, PICTURE if given.picture else None)
             rows += speed_rows(found, batch, "smart_home", "smart_home_")
         if "speed" in wanted:
             batch = given.batch or SPEED_BATCH
-            rows += speed_rows(trained("ms_marco", more, SPEED_TURNS, batch, given.threads), batch, "ms_marco")
+            rows += speed_rows(trained("ms_marco", SPEED_TURNS, batch, given.threads), batch, "ms_marco")
         if "memory" in wanted:
             rows += memory_rows(given.threads, given.shorter)
         if "gpu" in wanted:

@@ -19,30 +19,31 @@ HERE = Path(__file__).parent
 PATIENCE = 30
 """Seconds that a process has to end."""
 OURS = "colbertxm"
-PYLATE, PYLATE_LONGEST, SENTENCE_TRANSFORMERS = "PyLate 1.6.0", "PyLate, padded less", "sentence-transformers 6.2"
-SIDES = (OURS, PYLATE, PYLATE_LONGEST, SENTENCE_TRANSFORMERS)
+PYLATE, SENTENCE_TRANSFORMERS = "PyLate 1.6.0", "sentence-transformers 6.2"
+SIDES = (OURS, PYLATE, SENTENCE_TRANSFORMERS)
+SCRIPTS = {PYLATE: "pylate_train.py", SENTENCE_TRANSFORMERS: "sentence_transformers_train.py"}
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn of one side took. `inside` are the seconds from the first forward pass of a step to the end of its
-    optimiser's step, without which nobody trains; the rest is the reading of batches and the trainer's own."""
+    """What one turn of one side took. `cpu` are the process's seconds on all cores: on a busy machine the better
+    guide, while on a quiet one they count threads that wait for one another as work. `inside` are the seconds from the
+    first forward pass of a step to the end of its optimiser's step, without which nobody trains; the rest is the
+    reading of batches and the trainer's own."""
 
     steps: int
     seconds: float
     inside: float
     losses: tuple[float, ...]
+    cpu: float = 0.0
 
 
 def command(side: str, job: Path) -> list[str]:
     """How a side's process is started. Raises UserError where a peer's environment cannot be made."""
     if side == OURS:
         return [sys.executable, "-m", "benchmarks.train.ours", str(job)]
-    script = "sentence_transformers_train.py" if side == SENTENCE_TRANSFORMERS else "pylate_train.py"
-    peer = environments.PEERS[PYLATE if side == PYLATE_LONGEST else side]
-    python, _ = environments.ready(replace(peer, script=script))
-    more = ["longest"] if side == PYLATE_LONGEST else []
-    return [str(python), str(HERE / "peers" / script), str(job), *more]
+    python, _ = environments.ready(replace(environments.PEERS[side], script=SCRIPTS[side]))
+    return [str(python), str(HERE / "peers" / SCRIPTS[side]), str(job)]
 
 
 class Runner:
@@ -74,7 +75,7 @@ class Runner:
         self.process.stdin.write(f"go {steps}\n")
         self.process.stdin.flush()
         found = self._answer()
-        return Turn(found["steps"], found["seconds"], found["inside"], tuple(found["losses"]))
+        return Turn(found["steps"], found["seconds"], found["inside"], tuple(found["losses"]), found["cpu"])
 
     def close(self) -> None:
         """End the process: it ends by itself, tidily, when nobody commands it any more. A signal alone would not do,

@@ -12,7 +12,7 @@ import tempfile
 
 import torch
 from datasets import Dataset
-from gate import Gate
+from gate import Gate, trained_parameters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import TrainerCallback
@@ -42,7 +42,7 @@ def in_order(dataset, batch_size, drop_last, **_):
     return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
 
-def train(job, model, loss, trainer_class, arguments_class, collator=None):
+def train(job, model, loss, trainer_class, arguments_class, collator=None, prompts=None):
     """Train as the job says, a turn at a time."""
     assert not any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)), "dropout"
     gate = Gate()
@@ -60,11 +60,11 @@ def train(job, model, loss, trainer_class, arguments_class, collator=None):
         arguments = arguments_class(
             output_dir=output, max_steps=steps, per_device_train_batch_size=job["batch_size"],
             max_grad_norm=job["clip"], save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
-            seed=job["seed"], batch_sampler=in_order,
+            seed=job["seed"], batch_sampler=in_order, prompts=prompts,
         )  # fmt: skip
         trainer = trainer_class(
             model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss,
             optimizers=(optimizer, schedule), callbacks=[Turns(gate)], data_collator=collator,
         )  # fmt: skip
-        gate.ready(parameters=sum(p.numel() for p in model.parameters() if p.requires_grad))
+        gate.ready(parameters=trained_parameters(model))
         trainer.train()
