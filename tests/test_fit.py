@@ -160,3 +160,28 @@ def test_checkpoints_hold_trained_parameters_only(
     run(world / "out", data, encoder, trunk)
     stored = set(read_checkpoint(world / "out/checkpoints/resume-6.ckpt")["state_dict"])
     assert stored == {f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad}
+
+
+def test_adamw_is_fused_on_the_cpu_in_full_precision_alone(world: Path) -> None:
+    encoder, _ = fresh()
+    module = RetrieverModule(encoder, LOSS, OPTIMIZER, 7)
+    assert module.configure_optimizers()["optimizer"].defaults["fused"] is True
+    module.trainer = L.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, enable_checkpointing=False)
+    assert not module.configure_optimizers()["optimizer"].defaults["fused"]
+
+
+def test_fused_adamw_takes_the_loops_steps(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for fused in (True, False):
+        monkeypatch.setattr(RetrieverModule, "_fused", lambda self, fused=fused: fused)
+        encoder, _ = fresh(top_k=2)
+        module = RetrieverModule(encoder, LOSS, OPTIMIZER, 7)
+        optimizer = module.configure_optimizers()["optimizer"]
+        generator = torch.Generator().manual_seed(1)
+        trained = [p for p in encoder.parameters() if p.requires_grad]
+        for _ in range(3):
+            for parameter in trained:
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        found.append([p.detach().clone() for p in trained])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))

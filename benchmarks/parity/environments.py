@@ -37,7 +37,9 @@ PEERS = {
     "colbert-ai 0.2.19": Peer("colbert-ai", "colbert_ai.py", COLBERT, legacy="colbert-ai==0.2.19"),
     "PyLate 1.6.0": Peer("pylate", "pylate_peer.py", PYLATE),
     "sentence-transformers 6.2": Peer(
-        "sentence-transformers", "sentence_transformers_peer.py", (("sentence-transformers==6.2.*",),)
+        "sentence-transformers",
+        "sentence_transformers_peer.py",
+        (("sentence-transformers==6.2.*",), ("datasets", "accelerate")),  # the second for benchmarks/train
     ),
 }
 
