@@ -28,7 +28,7 @@ class Words:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.apart = splits_at_spaces(json.loads(tokenizer.to_str()))
-        self._known: dict[str, list[int]] = {}
+        self._known: dict[str, tuple[int, ...]] = {}  # tuples, which the garbage collector need not visit
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
@@ -40,8 +40,8 @@ class Words:
         split = [text.split(" ") for text in texts]
         short = [max(map(len, words)) <= LONGEST for words in split]
         asked = set(chain.from_iterable(words for words, s in zip(split, short, strict=True) if s))
-        missing = sorted(asked - known.keys())
-        known.update(zip(missing, self._whole(missing), strict=True))
+        missing = sorted(word for word in asked if word not in known)  # a difference of sets would walk all of `known`
+        known.update(zip(missing, map(tuple, self._whole(missing)), strict=True))
         long = iter(self._whole([text for text, s in zip(texts, short, strict=True) if not s]))
         return [
             list(chain.from_iterable(map(known.__getitem__, words))) if s else next(long)
