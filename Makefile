@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-train lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -30,6 +30,9 @@ bench-encoder: setup ## the encoder beside transformers' XmodModel at its real s
 
 bench-data: setup ## the data stream at MS MARCO's full size: minutes, 15 GB of disk (ARGS=--scale=0.01 for a look)
 	@$(PY) benchmarks/data.py $(ARGS)
+
+bench-loaders: setup ## our training loader beside datasets' streaming and PyLate's: ten minutes (ARGS='--turns=1')
+	@$(PY) -m benchmarks.loaders.run $(ARGS)
 
 bench-train: setup ## training beside PyLate and sentence-transformers, and its memory: ten minutes, 10 GB
 	@$(PY) -m benchmarks.train.run $(ARGS)

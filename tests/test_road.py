@@ -41,8 +41,7 @@ def test_train_index_search_evaluate_report(
     out = capsys.readouterr().out
     assert "model: outputs/train/multi_vector/model" in out and "next:  colbertxm evaluate" in out
     assert Path("outputs/train/multi_vector/model/model.safetensors").exists()
-    (logged,) = Path("outputs/train/multi_vector/wandb").glob("offline-run-*/run-*.wandb")
-    history, config = wandb_files.read(logged)
+    history, config = wandb_files.read(wandb_files.run_of(Path("outputs/train/multi_vector")))
     assert config["parameters"]["head"]["trained"] == 8 * 32 and config["parameters"]["adapters"]["trained"] == 0
     assert config["seed"] == 42 and config["config"]["trainer"]["steps"] == 4 and config["checksums"]
     assert len(history["train/loss"]) == 2 and len(history["val/mrr@10/de-de"]) == 2

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError, nearest
 
 QUERY_VECTORS = 4096  # a batch of this many amortises reading the documents; more only crowds the cache
@@ -134,15 +135,6 @@ def check_layout(vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Se
         )
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(vectors) or bool((offsets.diff() < 0).any()):
         raise UserError(f"offsets must rise from 0 to the number of vectors, {len(vectors)}")
-
-
-def strictly_falling(scores: np.ndarray) -> np.ndarray:
-    """Sorted float32 scores with ties lowered step by step, so that no tool's tie rule reorders the hits."""
-    scores = scores.astype(np.float32)
-    if len(scores) > 1 and (np.diff(scores) >= 0).any():
-        for i in range(1, len(scores)):
-            scores[i] = min(scores[i], np.nextafter(scores[i - 1], np.float32(-np.inf)))
-    return scores
 
 
 def _batches(queries: Sequence[Tensor], memory_mb: int) -> Iterator[Sequence[Tensor]]:

@@ -10,25 +10,24 @@ A reader gives all of a file or a UserError that names the file and the line; no
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import io
 import math
-import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, repeat
+from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError
-from colbertxm.evaluation.results import replacing
+from colbertxm.evaluation.trec import UNSOUND, finite, integer, read_columns, sound, write_blocks
 from colbertxm.records import Hit, Judgement
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,15}")  # int() would also take 1_0 and Arabic digits
+# Hit._make without its frame: columns become hits in a third of the time that calls of Hit would take.
+_hit = cast(Callable[[tuple[str, str, int, float]], Hit], partial(tuple.__new__, Hit))
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -46,27 +45,10 @@ def rank_hits(query_id: str, passage_ids: Sequence[str], scores: npt.ArrayLike) 
         raise ValueError(f"{len(passage_ids)} passages, but scores of shape {values.shape}")
     if not np.isfinite(values).all():
         raise UserError(f"query {query_id}: a score is not a finite number; the model's weights are damaged")
-    if (np.diff(values) > 0).any():
+    if (values[1:] > values[:-1]).any():
         raise ValueError(f"query {query_id}: scores rise; give them in rank order")
-    falling = _strictly_falling(values).tolist()
-    return [
-        Hit(query_id, passage_id, rank, score)
-        for rank, (passage_id, score) in enumerate(zip(passage_ids, falling, strict=True), start=1)
-    ]
-
-
-def _strictly_falling(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[N] -> [N]: y[i] = min(x[i], nextafter(y[i - 1], -inf)).
-
-    Done without a loop: a float's bits, read as an integer with the sign applied, count the floats in order,
-    so one step of nextafter is minus one, and y[i] + i is a running minimum.
-    """
-    bits = values.view(np.int32).astype(np.int64)
-    order = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    steps = np.arange(len(values))
-    order = np.minimum.accumulate(order + steps) - steps
-    magnitude = np.abs(order).astype(np.int32).view(np.float32)
-    return np.where(order < 0, -magnitude, magnitude).astype(np.float32)
+    ranks = range(1, len(passage_ids) + 1)
+    return list(map(_hit, zip(repeat(query_id), passage_ids, ranks, strictly_falling(values).tolist())))
 
 
 def write_run(path: str | Path, hits: Iterable[Hit], tag: str) -> None:
@@ -76,20 +58,34 @@ def write_run(path: str | Path, hits: Iterable[Hit], tag: str) -> None:
     that do not fall strictly in float32, and a passage that comes twice for a query; nothing is then written.
     """
     path = Path(path)
-    if not _sound(tag):
+    if not sound(tag):
         raise UserError(f"cannot write {path}: the tag {tag!r} is empty or has white space; name it anew")
-    _write_lines(path, _run_lines(path, hits, tag))
+    write_blocks(path, _run_blocks(path, hits, tag))
 
 
-def _run_lines(path: Path, hits: Iterable[Hit], tag: str) -> Iterator[str]:
+def _run_blocks(path: Path, hits: Iterable[Hit], tag: str) -> Iterator[bytes]:
+    """The lines of neighbouring hits of one query at a time; these are checked together, and only where that finds
+    a fault one by one, to name it."""
     order = _Order()
-    for hit in hits:
+    for query_id, neighbours in groupby(hits, key=attrgetter("query_id")):
+        group = list(neighbours)
+        scores = order.faultless(query_id, group)
+        yield from [_lines(group, scores, tag).encode()] if scores else _checked_lines(path, order, group, tag)
+
+
+def _lines(group: Sequence[Hit], scores: Sequence[float], tag: str) -> str:
+    head, tail = f"{group[0].query_id} Q0 ", f" {tag}\n"
+    return "".join([f"{head}{hit[1]} {hit[2]} {score!r}{tail}" for hit, score in zip(group, scores, strict=True)])
+
+
+def _checked_lines(path: Path, order: _Order, group: Sequence[Hit], tag: str) -> Iterator[bytes]:
+    for hit in group:
         _check_ids(path, hit)
         score = float(hit.score)
         fault = order.written_fault(hit.query_id, hit.passage_id, hit.rank, score)
         if fault:
             raise UserError(f"cannot write {path}: query {hit.query_id}: {fault}; make hits with `rank_hits`")
-        yield f"{hit.query_id} Q0 {hit.passage_id} {hit.rank} {score!r} {tag}\n"
+        yield _lines([hit], [score], tag).encode()
 
 
 def read_run(path: str | Path) -> list[Hit]:
@@ -105,9 +101,9 @@ def read_run(path: str | Path) -> list[Hit]:
     path = Path(path)
     order = _Order()
     by_query: dict[str, list[Hit]] = {}
-    for number, columns in _read_columns(path, 6, "query Q0 passage rank score tag"):
+    for number, columns in read_columns(path, 6, "query Q0 passage rank score tag"):
         query_id, _, passage_id, rank_text, score_text, _ = columns
-        rank, score = _integer(rank_text), _number(score_text)
+        rank, score = integer(rank_text), finite(score_text)
         if rank is None:
             raise UserError(f"{path}, line {number}: rank {rank_text!r} is not an integer")
         if score is None:
@@ -123,10 +119,10 @@ def read_run(path: str | Path) -> list[Hit]:
 def write_qrels(path: str | Path, judgements: Iterable[Judgement]) -> None:
     """Writes judgements as given. Raises UserError for an id with white space or a pair judged twice."""
     path = Path(path)
-    _write_lines(path, _qrels_lines(path, judgements))
+    write_blocks(path, _qrels_lines(path, judgements))
 
 
-def _qrels_lines(path: Path, judgements: Iterable[Judgement]) -> Iterator[str]:
+def _qrels_lines(path: Path, judgements: Iterable[Judgement]) -> Iterator[bytes]:
     seen: set[tuple[str, str]] = set()
     for judgement in judgements:
         _check_ids(path, judgement)
@@ -134,7 +130,7 @@ def _qrels_lines(path: Path, judgements: Iterable[Judgement]) -> Iterator[str]:
         if pair in seen:
             raise UserError(f"cannot write {path}: {' '.join(pair)} is judged twice; keep one judgement")
         seen.add(pair)
-        yield f"{judgement.query_id} 0 {judgement.passage_id} {int(judgement.relevance)}\n"
+        yield f"{judgement.query_id} 0 {judgement.passage_id} {int(judgement.relevance)}\n".encode()
 
 
 def read_qrels(path: str | Path) -> list[Judgement]:
@@ -142,8 +138,8 @@ def read_qrels(path: str | Path) -> list[Judgement]:
     path = Path(path)
     judgements: list[Judgement] = []
     seen: set[tuple[str, str]] = set()
-    for number, (query_id, _, passage_id, text) in _read_columns(path, 4, "query 0 passage relevance"):
-        relevance = _integer(text)
+    for number, (query_id, _, passage_id, text) in read_columns(path, 4, "query 0 passage relevance"):
+        relevance = integer(text)
         if relevance is None:
             raise UserError(f"{path}, line {number}: relevance {text!r} is not an integer")
         if (query_id, passage_id) in seen:
@@ -169,6 +165,31 @@ class _Order:
             return f"the score rises from {last_score} to {score} at rank {rank}; make both follow one order"
         return self._twice(query_id, passage_id)
 
+    def faultless(self, query_id: str, hits: Sequence[Hit]) -> list[float] | None:
+        """The scores of a query's next hits if nothing is wrong with them and their ids. Otherwise None, and then
+        nothing is remembered of them."""
+        _, passage_ids, ranks, given = zip(*hits, strict=True)
+        scores = np.array(given, np.float64)
+        with np.errstate(over="ignore"):
+            seen_by_trec_eval = scores.astype(np.float32)
+        last_rank, last_score = self._last.get(query_id, (0, math.inf))
+        before, words, distinct = self._seen.get(query_id), [query_id, *passage_ids], set(passage_ids)
+        line = " ".join(words)
+        if (
+            (np.abs(scores) <= _LARGEST).all()
+            and ranks == tuple(range(last_rank + 1, last_rank + 1 + len(ranks)))
+            and seen_by_trec_eval[0] < last_score
+            and (seen_by_trec_eval[1:] < seen_by_trec_eval[:-1]).all()
+            and len(distinct) == len(passage_ids)
+            and (before is None or before.isdisjoint(distinct))
+            and line.split() == words
+            and not any(unsound in line for unsound in UNSOUND)
+        ):
+            self._last[query_id] = (ranks[-1], float(seen_by_trec_eval[-1]))
+            self._seen[query_id] = distinct if before is None else before | distinct
+            return list(scores.tolist())
+        return None
+
     def written_fault(self, query_id: str, passage_id: str, rank: int, score: float) -> str | None:
         if not abs(score) <= _LARGEST:
             return f"score {score} is not finite in float32"
@@ -189,81 +210,9 @@ class _Order:
         return None
 
 
-@lru_cache(maxsize=1 << 16)  # a run names the same passages again and again
-def _sound(word: str) -> bool:
-    """Whether a reader of columns sees one word. A byte order mark would vanish at the start of a file."""
-    return word.split() == [word] and "\0" not in word and "\ufeff" not in word
-
-
 def _check_ids(path: Path, record: Hit | Judgement) -> None:
     for kind, name in (("query", record.query_id), ("passage", record.passage_id)):
-        if not _sound(name):
+        if not sound(name):
             raise UserError(
                 f"cannot write {path}: {kind} id {name!r} is empty or has white space, where TREC files split"
             )
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with replacing(path) as part, part.open("wb") as raw:
-        try:
-            if path.suffix == ".gz":
-                # No name and no time in the header: the same run gives the same bytes.
-                # Buffered, because GzipFile costs more per call than per byte.
-                with (
-                    gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw, mtime=0) as packed,
-                    io.BufferedWriter(cast(io.RawIOBase, packed), 1 << 16) as buffer,
-                ):
-                    buffer.writelines(line.encode() for line in lines)
-            else:
-                raw.writelines(line.encode() for line in lines)
-        except UnicodeEncodeError as error:
-            raise UserError(f"cannot write {path}: {error.object!r} is no valid Unicode") from None
-
-
-def _read_columns(path: Path, count: int, layout: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, columns) of every line; lines end at a line feed alone, columns at ASCII white space."""
-    for number, line in _read_lines(path):
-        words = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).split()
-        try:
-            columns = [word.decode() for word in words]
-        except UnicodeDecodeError:
-            raise UserError(f"{path}, line {number}: not UTF-8; the file is damaged or of another kind") from None
-        fault = None
-        if len(columns) != count:
-            fault = f"{len(columns)} columns instead of {count}"
-        elif b"\0" in line:
-            fault = "a NUL byte"
-        elif " ".join(columns).split() != columns:
-            # Such as U+2028 or a no-break space: other tools would split there, or strip it off.
-            fault = "white space inside an id"
-        if fault:
-            raise UserError(f"{path}, line {number}: {fault}; a line should read `{layout}`")
-        yield number, columns
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    try:
-        if path.suffix == ".gz" and path.stat().st_size == 0:
-            raise EOFError("the file is empty")
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line
-    except FileNotFoundError:
-        raise UserError(f"no file at {path}; give the right path") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}, after line {number}: damaged gzip ({error}); fetch or write it again") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if _INTEGER.fullmatch(text) else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in text else None

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +42,11 @@ def bootstrap_interval(
     ValueError for no values, NaN, or a confidence outside (0, 1).
     """
     values = _values(values)
-    rng = np.random.default_rng(seed)
-    means = _sampled(samples, len(values), lambda size: values[_draw(rng, size, len(values))].mean(axis=1))
+    if samples * len(values) <= 2 * _CHUNK:
+        means = values[_bootstrap_draws(samples, len(values), seed)].mean(axis=1)
+    else:
+        rng = np.random.default_rng(seed)
+        means = _sampled(samples, len(values), lambda size: values[_draw(rng, size, len(values))].mean(axis=1))
     return _percentiles(means, confidence)
 
 
@@ -158,6 +163,13 @@ def _draw(rng: np.random.Generator, size: int, population: int) -> npt.NDArray[n
     return rng.integers(0, population, size=(size, population), dtype=np.int32)
 
 
+@lru_cache(maxsize=1)  # collections have as many queries as the one before, more often than not
+def _bootstrap_draws(samples: int, population: int, seed: int) -> npt.NDArray[np.intp]:
+    rng = np.random.default_rng(seed)
+    drawn = _sampled(samples, population, lambda size: _draw(rng, size, population))
+    return drawn.astype(np.intp)
+
+
 def _multiplicities(rng: np.random.Generator, size: int, population: int) -> Floats:
     """[S, C]: how often each cluster comes among C draws with replacement."""
     cells = _draw(rng, size, population) + np.arange(size)[:, None] * population
@@ -180,7 +192,7 @@ def _sign_flip(parts: Floats, samples: int, rng: np.random.Generator) -> float:
     return (count + 1) / (samples + 1)
 
 
-def _sampled(samples: int, width: int, draw: Callable[[int], Floats]) -> Floats:
+def _sampled(samples: int, width: int, draw: Callable[[int], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """[S]: `draw(size)` for sizes that add up to `samples`, so that size x width stays small."""
     if samples < 1:
         raise ValueError(f"need at least one sample, not {samples}")

@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 from tokenizers import Tokenizer
 
 from colbertxm.errors import UserError, nearest
+from colbertxm.model.words import Words
 from colbertxm.records import Text
 
 Kind = Literal["query", "passage"]
@@ -142,6 +143,11 @@ class Tokens:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
 
+    @cached_property
+    def words(self) -> Words:
+        """The tokenizer with a memory for words."""
+        return Words(self.tokenizer)
+
     def _special(self, token: str) -> int:
         found = self.tokenizer.token_to_id(token)
         if found is None:
@@ -192,9 +198,8 @@ class Tokens:
         written = [(STRAY if stray else "") + prefix + text.text for text in texts]
         if s.markers == "added":
             written = [text.strip() for text in written]  # as PyLate does; its tokenizer may keep a space at the end
-        encodings = self.tokenizer.encode_batch_fast(written, add_special_tokens=False)
         # The stray text's first piece gives way to the marker, whatever it is.
-        pieces = [encoding.ids[stray : stray + longest] for encoding in encodings]
+        pieces = [ids[stray : stray + longest] for ids in self.words(written)]
         start = [BOS] if marker is None else [BOS, marker]
         first = len(start) + (self._pieces(STRAY) - 1 if stray else 0)
         silent = range(first, first + (self._pieces(prefix) if s.skip_prefix else 0))
@@ -207,9 +212,13 @@ class Tokens:
     def _finish(self, ids: list[int], kind: Kind, silent: range) -> Tokenised:
         if kind == "query":
             ids += [self.mask_id] * (self.settings.expand_queries_to - len(ids))
-            return Tokenised(tuple(ids), tuple(place not in silent for place in range(len(ids))))
-        keep = tuple(i not in self.skipped and place not in silent for place, i in enumerate(ids))
-        return Tokenised(tuple(ids), keep)
+            keep = [True] * len(ids)
+        else:
+            skipped = self.skipped
+            keep = [i not in skipped for i in ids]
+        for place in silent[: max(0, len(ids) - silent.start)]:
+            keep[place] = False
+        return Tokenised(tuple(ids), tuple(keep))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json into `folder`."""
