@@ -20,7 +20,6 @@ from colbertxm.energy.meter import EnergySettings, Machine, Meter
 from colbertxm.engine.store import read_index
 from colbertxm.model.card import Facts, _energy
 from colbertxm.model.checkpoints import provenance_of
-from colbertxm.training.checkpointing import read_checkpoint
 from colbertxm.training.energy import EnergyCallback, measure_energy
 
 STEP_J = 100.0
@@ -65,7 +64,9 @@ def train(
     last = folder / "last.ckpt"
     saver = L.pytorch.callbacks.ModelCheckpoint(folder, every_n_train_steps=2, save_last=True)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "log_every_n_steps": 1}
-    trainer = L.Trainer(max_steps=steps, accelerator="cpu", callbacks=[saver], **{**quiet, **more})
+    trainer = L.Trainer(
+        max_steps=steps, accelerator="cpu", callbacks=[saver], **{**quiet, **more}
+    )
     callback = measure_energy(trainer, EnergySettings(mode, tdp_watts=50), every=1, checkpoint_every=2)
     batches: Sequence[Any] = [torch.ones(1)] * 16
     trainer.fit(
@@ -80,7 +81,7 @@ def test_a_resumed_run_reports_all_its_parts(tmp_path: Path, powercap: Path) -> 
     assert whole is not None and whole.kwh == pytest.approx(6 * STEP_J / 3.6e6) and whole.method == "rapl"
     with pytest.raises(RuntimeError, match="killed"):
         train(powercap, tmp_path / "cut", die_at=5)
-    state = read_checkpoint(tmp_path / "cut/last.ckpt")["callbacks"]["EnergyCallback"]
+    state = torch.load(tmp_path / "cut/last.ckpt", weights_only=True)["callbacks"]["EnergyCallback"]
     assert state["kwh"] == pytest.approx(4 * STEP_J / 3.6e6)
     resumed = train(powercap, tmp_path / "cut")
     # Step 5 was drawn twice, but its first time is lost with it: the checkpoint is of step 4.
@@ -133,7 +134,7 @@ def test_ranks_share_a_sum(powercap: Path) -> None:
 def test_two_processes_measure_a_machine_once(tmp_path: Path, powercap: Path) -> None:
     """For real: rank 0 reports the package that both share, and both take part in the sum."""
     train(powercap, tmp_path / "two", strategy="ddp_fork", devices=2)
-    state = read_checkpoint(tmp_path / "two/last.ckpt")["callbacks"]["EnergyCallback"]
+    state = torch.load(tmp_path / "two/last.ckpt", weights_only=True)["callbacks"]["EnergyCallback"]
     assert state["kwh"] == pytest.approx(6 * STEP_J / 3.6e6) and state["method"] == "rapl"
     assert state["tdp_watts"] == 50 and state["gpu_kwh"] == 0
 

@@ -115,6 +115,8 @@ def test_no_devices_are_refused(devices: int) -> None:
 
 
 def test_several_nodes_need_a_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
     assert launch.wanted(1, 1) == 0 and launch.wanted(2, 1) == 2 and launch.wanted(1, 2) == 1
     with pytest.raises(UserError, match=r"trainer\.nodes=2 needs MASTER_ADDR, MASTER_PORT, NODE_RANK .* torchrun"):
         launch._meeting_point(2)

@@ -57,7 +57,7 @@ def ms_marco(
 ) -> TrainingData:
     """Training data out of MS MARCO's files. Where `folder` is built already the files are not looked at.
 
-    `triples` are `qid<TAB>pid<TAB>pid` lines or ColBERT's n-way lines (.jsonl); without them they are drawn from
+    `triples` are `qid<TAB>pid<TAB>pid` lines or ColBERT's n-way lines (.json, .jsonl); without them they are drawn from
     `hard_negatives` and `scores` by the paper's recipe, `examples` of them. `translations` add languages under the same
     ids ({"fr": {"collection": file, "queries": file}}), and `mix` gives samples their languages by weight. Raises
     UserError for a file that is missing or wrong, by name and line."""
@@ -113,7 +113,7 @@ def _triples(
     if (folder / "manifest.json").exists():
         return Triples(folder, queries, passages)
     if triples is not None:
-        if ".jsonl" in Path(triples).name:
+        if ".json" in Path(triples).name:
             return write_triples(folder, queries, passages, _nway(Path(triples), queries, passages))
         return triples_from_tsv(folder, queries, passages, triples)
     if hard_negatives is None or scores is None:

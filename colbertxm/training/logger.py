@@ -39,7 +39,7 @@ def make_logger(folder: Path, project: str, name: str, mode: str, config: Mappin
         run = wandb.init(
             project=project,
             name=name,
-            dir=str(folder),
+            dir=str(folder.resolve()),  # W&B writes in a process of its own, whose working folder may be another
             mode=cast(Any, mode),
             config=dict(config),
             settings=wandb.Settings(silent=True),
