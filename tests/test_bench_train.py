@@ -200,3 +200,21 @@ def test_a_look_at_one_part_writes_no_results(
     run.main()
     assert asked == [(cached.PLAIN, 0, 16, 2), (cached.LARGE, cached.CHUNK, 16, 2)]
     assert "2.00 times" in capsys.readouterr().out
+
+
+def test_a_part_that_fails_leaves_the_others_their_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(name: str, given: object) -> list[dict[str, object]]:
+        if name == "speed":
+            raise UserError("no network")
+        print(f"figures of {name}")
+        return []
+
+    monkeypatch.setattr(sys, "argv", ["run"])
+    monkeypatch.setattr(run, "part", part)
+    monkeypatch.setattr(run, "write", lambda *_: pytest.fail("written"))
+    with pytest.raises(SystemExit, match="no results are written: speed failed"):
+        run.main()
+    said = capsys.readouterr()
+    assert "figures of memory" in said.out and "speed: no network" in said.err

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from colbertxm.errors import UserError
+
 PLAIN, LARGE, CHUNK, SHORTER = 128, 2048, 128, 8
 BASELINE = 2
 
@@ -89,9 +91,11 @@ def texts(encoder: Any, batch: int, shorter: int) -> tuple[list[list[int]], list
 def measured(batch: int, chunk: int, shorter: int, threads: int) -> dict[str, float]:
     """`step` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.train.cached", *map(str, (batch, chunk, shorter, threads))]
-    found: dict[str, float] = json.loads(
-        subprocess.check_output(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-    )
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE)
+    if done.returncode:
+        # The system ends a process that wants more memory than there is, and says so nowhere else.
+        raise UserError(f"the step of {batch} triples ended with {done.returncode}: it needs 10 GB of free memory")
+    found: dict[str, float] = json.loads(done.stdout)
     name = f"{batch} with chunks of {chunk}" if chunk else f"{batch} plain"
     print(f"  {name}: peak {found['peak'] / 1e9:.2f} GB, before it {found['before'] / 1e9:.2f} GB, "
           f"{found['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip

@@ -24,6 +24,7 @@ from colbertxm.errors import UserError
 PICTURE = Path(__file__).parent / "curves.png"
 CURVE_BATCH, CURVE_TURNS = 16, (3,) * 10
 SPEED_BATCH, SPEED_TURNS = 32, (1,) * 5
+PARTS = ("curves", "speed", "memory", "gpu")
 Found = Mapping[str, Sequence[Turn]]
 
 
@@ -35,9 +36,9 @@ def trained(workload: str, turns: Sequence[int], batch_size: int, threads: int) 
         return take_turns(SIDES, job, threads, turns)
 
 
-def curve_rows(found: Found, picture: Path | None) -> list[dict[str, Any]]:
+def curve_rows(found: Found, batch_size: int, picture: Path | None) -> list[dict[str, Any]]:
     """The loss curves: table, picture, figures."""
-    print(f"\nLoss, smart_home, batch {CURVE_BATCH}\n\n{curve_table(found, 5)}")
+    print(f"\nLoss, smart_home, batch {batch_size}\n\n{curve_table(found, 5)}")
     if picture is not None:
         draw(found, picture)
         print(f"\npicture: {picture}")
@@ -45,7 +46,7 @@ def curve_rows(found: Found, picture: Path | None) -> list[dict[str, Any]]:
     curves = {side: curve(turns) for side, turns in found.items()}
     return [
         row(f"loss_apart_from_{KEYS[side]}", values["largest"], "nats", at_first_step=values["first"],
-            end=values["end"], our_end=distances[OURS]["end"], steps=len(curves[OURS]), batch=CURVE_BATCH,
+            end=values["end"], our_end=distances[OURS]["end"], steps=len(curves[OURS]), batch=batch_size,
             losses=curves[side], our_losses=curves[OURS])
         for side, values in distances.items() if side != OURS
     ]  # fmt: skip
@@ -79,7 +80,7 @@ def memory_rows(threads: int, shorter: int) -> list[dict[str, Any]]:
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=("curves", "speed", "memory", "gpu"), help="one part; writes no results")
+    parser.add_argument("--only", choices=PARTS, help="one part; writes no results")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, help="triples a batch, for a look; writes no results")
     parser.add_argument("--shorter", type=int, default=cached.SHORTER, help="divides the memory step's lengths (8)")
@@ -87,27 +88,33 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def part(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run one part, print its figures, return its rows."""
+    if name == "curves":
+        batch = given.batch or CURVE_BATCH
+        found = trained("smart_home", CURVE_TURNS, batch, given.threads)
+        rows = curve_rows(found, batch, PICTURE if given.picture else None)
+        return [*rows, *speed_rows(found, batch, "smart_home", "smart_home_")]
+    if name == "speed":
+        batch = given.batch or SPEED_BATCH
+        return speed_rows(trained("ms_marco", SPEED_TURNS, batch, given.threads), batch, "ms_marco")
+    return memory_rows(given.threads, given.shorter) if name == "memory" else gpu.rows()
+
+
 def main() -> None:
-    """All parts, or one."""
+    """All parts, or one. A part that fails does not cost the others their figures, but nothing is written then."""
     given, started = options(), time.perf_counter()
     rows: list[dict[str, Any]] = []
-    wanted = (given.only,) if given.only else ("curves", "speed", "memory", "gpu")
-    try:
-        if "curves" in wanted:
-            batch = given.batch or CURVE_BATCH
-            found = trained("smart_home", CURVE_TURNS, batch, given.threads)
-            rows += curve_rows(found, PICTURE if given.picture else None)
-            rows += speed_rows(found, batch, "smart_home", "smart_home_")
-        if "speed" in wanted:
-            batch = given.batch or SPEED_BATCH
-            rows += speed_rows(trained("ms_marco", SPEED_TURNS, batch, given.threads), batch, "ms_marco")
-        if "memory" in wanted:
-            rows += memory_rows(given.threads, given.shorter)
-        if "gpu" in wanted:
-            rows += gpu.rows()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    failed = []
+    for name in (given.only,) if given.only else PARTS:
+        try:
+            rows += part(name, given)
+        except UserError as error:
+            failed.append(name)
+            print(f"\nerror: {name}: {error}", file=sys.stderr, flush=True)
     print(f"\n{time.perf_counter() - started:.0f} s in all")
+    if failed:
+        sys.exit(f"no results are written: {', '.join(failed)} failed")
     if not given.only and not given.batch:
         write("train", rows)
 
