@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from colbertxm.evaluation.metrics import Scores, evaluate
 from colbertxm.evaluation.results import row
 from colbertxm.evaluation.runs import write_qrels, write_run
 from colbertxm.evaluation.significance import holm, macro_difference, paired_difference
-from colbertxm.records import Hit
 
 MEASURES = ("RR@10", "R@100", "nDCG@10")
 Measured = dict[tuple[str, str], Scores]
@@ -34,28 +32,17 @@ def measure(
     `output`/qrels: from these files anyone's tool gets the same figures."""
     rows: list[dict[str, Any]] = []
     measured: Measured = {}
-    # Packing a run takes about as long as searching for it, and neither holds up the other.
-    with ThreadPoolExecutor(1) as writer:
-        writing: list[Future[None]] = []
-        for collection in collections:
-            hits = system.run(collection, k)
-            while writing:  # a full disk is told at the next collection, not after the last
-                writing.pop().result()
-            writing.append(writer.submit(_write, name, collection, hits, output))
-            scores = evaluate(hits, collection.judgements, MEASURES)
-            measured[collection.query_lang, collection.passage_lang] = scores
-            rows.append(row(name, collection.query_lang, collection.passage_lang, scores, collection=collection.name))
-            if progress is not None:
-                progress(1)
-        while writing:
-            writing.pop().result()
+    for collection in collections:
+        pair = f"{collection.query_lang}-{collection.passage_lang}"
+        hits = system.run(collection, k)
+        write_run(output / "runs" / name / f"{pair}.trec.gz", hits, name)
+        write_qrels(output / "qrels" / f"{pair}.qrels", collection.judgements)
+        scores = evaluate(hits, collection.judgements, MEASURES)
+        measured[collection.query_lang, collection.passage_lang] = scores
+        rows.append(row(name, collection.query_lang, collection.passage_lang, scores, collection=collection.name))
+        if progress is not None:
+            progress(1)
     return rows, measured
-
-
-def _write(name: str, collection: Collection, hits: Sequence[Hit], output: Path) -> None:
-    pair = f"{collection.query_lang}-{collection.passage_lang}"
-    write_run(output / "runs" / name / f"{pair}.trec.gz", hits, name)
-    write_qrels(output / "qrels" / f"{pair}.qrels", collection.judgements)
 
 
 def differences(
