@@ -64,9 +64,7 @@ def train(
     last = folder / "last.ckpt"
     saver = L.pytorch.callbacks.ModelCheckpoint(folder, every_n_train_steps=2, save_last=True)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "log_every_n_steps": 1}
-    trainer = L.Trainer(
-        max_steps=steps, accelerator="cpu", callbacks=[saver], **{**quiet, **more}
-    )
+    trainer = L.Trainer(max_steps=steps, accelerator="cpu", callbacks=[saver], **{**quiet, **more})
     callback = measure_energy(trainer, EnergySettings(mode, tdp_watts=50), every=1, checkpoint_every=2)
     batches: Sequence[Any] = [torch.ones(1)] * 16
     trainer.fit(
