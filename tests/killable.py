@@ -34,6 +34,8 @@ class Job:
     slow_write_s: float = 0.0
     """Seconds in the middle of writing a resume point."""
     settings: dict[str, Any] = field(default_factory=dict)
+    adam_eps: float = 1e-8
+    """A large one keeps Adam from blowing rounding up to whole steps."""
 
 
 def train(job: Job, environment: dict[str, str]) -> None:
@@ -88,7 +90,7 @@ def fit_once(job: Job) -> None:
     plain = TrainerSettings(steps=8, batch_size=4, val_every=0, checkpoint_every=2, log_every=1, accelerator="cpu")
     settings = replace(plain, **job.settings)
     loss = LossSettings(temperature=0.05, mean_over_query=True)
-    fit(encoder, InMemory(triples, 5), (), job.output, loss, OptimizerSettings(lr=1e-3), settings, 5)
+    fit(encoder, InMemory(triples, 5), (), job.output, loss, OptimizerSettings(lr=1e-3, eps=job.adam_eps), settings, 5)
 
 
 def free_port() -> str:
