@@ -34,7 +34,7 @@ bench-data: setup ## the data stream at MS MARCO's full size: minutes, 15 GB of 
 bench-loaders: setup ## our training loader beside datasets' streaming and PyLate's: ten minutes (ARGS='--turns=1')
 	@$(PY) -m benchmarks.loaders.run $(ARGS)
 
-bench-train: setup ## training beside PyLate and sentence-transformers, and its memory: ten minutes, 10 GB
+bench-train: setup ## training beside PyLate and sentence-transformers, and its memory: 17 minutes, 15 GB
 	@$(PY) -m benchmarks.train.run $(ARGS)
 
 lint: setup ## ruff and mypy
