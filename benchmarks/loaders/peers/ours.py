@@ -25,5 +25,5 @@ def batches(done=0):
 
 found = common.timed(job, batches)
 whole, resumed = common.nth(batches(), 5), common.nth(batches(5 * job["size"]), 0)
-same = whole.passages.packed.ids_T.tolist() == resumed.passages.packed.ids_T.tolist()
-common.report({**found, "exact": same and whole.queries.packed.ids_T.equal(resumed.queries.packed.ids_T)})
+same = whole.passages.parts[0].ids_T.tolist() == resumed.passages.parts[0].ids_T.tolist()
+common.report({**found, "exact": same and whole.queries.parts[0].ids_T.equal(resumed.queries.parts[0].ids_T)})
