@@ -262,10 +262,10 @@ def test_the_command_with_two_processes_torchrun_and_slurm(base: Path, files: Pa
 def test_two_ranks_are_one_rank_with_their_passages(base: Path, tmp_path: Path, more: dict[str, Any]) -> None:  # noqa: F811
     """Whole runs: sharing passages, two ranks end with the weights of one; scoring their own alone, with others."""
     found = {}
-    for ranks in (1, 2):
-        job = Job(base, tmp_path / f"ranks{ranks}", settings={"batch_size": 8, **more}, adam_eps=1e-2)
-        assert killable.end(killable.start(job, ranks)) == [0] * ranks, log(job)
-        found[ranks] = killable.weights(job)
+    for count in (1, 2):
+        job = Job(base, tmp_path / f"ranks{count}", settings={"batch_size": 8, **more}, adam_eps=1e-2)
+        assert killable.end(killable.start(job, count)) == [0] * count, log(job)
+        found[count] = killable.weights(job)
     start = killable.weights(replace(job, output=base.parent))
     moved = [name for name in start if not torch.equal(start[name], found[1][name])]
     far = max(float((found[1][name] - start[name]).abs().max()) for name in moved)
