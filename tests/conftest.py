@@ -5,6 +5,7 @@ No network and no downloaded file: `world` points the code's `fetch` at these tw
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hub_server
 import numpy as np
@@ -164,3 +166,24 @@ def served(loopback_hub: Hub, tmp_path: Path) -> Hub:
     loopback_hub.repos[NAME] = Repo()
     loopback_hub.repos[NAME].commit(files(tmp_path))
     return loopback_hub
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it."""
+
+
+@contextlib.contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Training inside dies, and must, when it comes to the batch after step `step`."""
+    from colbertxm.training.module import RetrieverModule
+
+    original = RetrieverModule.training_step
+
+    def dying(self: RetrieverModule, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == step:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RetrieverModule, "training_step", dying)
+        yield

@@ -10,7 +10,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from test_fit import LOSS, OPTIMIZER, SETTINGS, Killed, fresh, run, triples
+from conftest import killed_at
+from test_fit import LOSS, OPTIMIZER, SETTINGS, fresh, run, triples
 from torch import Tensor, nn
 
 from colbertxm.data.examples import InMemory
@@ -74,22 +75,13 @@ def test_a_compiled_run_has_the_same_checkpoint_and_nearly_the_same_weights(
     run(world / "plain", data, encoder, trunk)
     plain = weights(encoder)
 
-    original = RetrieverModule.training_step
-
-    def dying(self: RetrieverModule, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == 4:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(RetrieverModule, "training_step", dying)
     settings = {"compile": True, "checkpoint_activations": True}
     encoder, trunk = fresh(top_k=2)
-    with pytest.raises(Killed):
+    with killed_at(4):
         run(world / "out", data, encoder, trunk, **settings)
     assert any(isinstance(m, Intermediate) and m._compiled_call_impl is not None for m in encoder.modules())
     stored = set(read_checkpoint(resume_points(world / "out/checkpoints")[0][1])["state_dict"])
     assert stored == {f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad}
-    monkeypatch.setattr(RetrieverModule, "training_step", original)
     encoder, trunk = fresh(top_k=2)
     assert run(world / "out", data, encoder, trunk, **settings).steps == 7
     assert_close(weights(encoder), plain)

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from conftest import killed_at
 
 from colbertxm.data.examples import InMemory
 from colbertxm.data.training import TrainingData, smart_home
@@ -97,10 +98,6 @@ def test_a_trunk_changes_no_gradient(world: Path, data: TrainingData) -> None:
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing may catch it."""
-
-
 @pytest.mark.parametrize("at", [1, 3, 4, 6])
 def test_a_killed_and_restarted_run_ends_with_the_same_weights(
     world: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch, at: int
@@ -109,20 +106,11 @@ def test_a_killed_and_restarted_run_ends_with_the_same_weights(
     run(world / "whole", data, encoder, trunk, val_every=2)
     whole = {name: p.detach().clone() for name, p in encoder.named_parameters()}
 
-    original = RetrieverModule.training_step
-
-    def dying(self: RetrieverModule, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == at:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(RetrieverModule, "training_step", dying)
     encoder, trunk = fresh()
-    with pytest.raises(Killed):
+    with killed_at(at):
         run(world / "cut", data, encoder, trunk, val_every=2)
     kept = [step for step, _ in resume_points(world / "cut/checkpoints")]
     assert kept == ([] if at < 3 else [3] if at < 6 else [6, 3])
-    monkeypatch.setattr(RetrieverModule, "training_step", original)
     encoder, trunk = fresh()
     result = run(world / "cut", data, encoder, trunk, val_every=2)
     assert result.steps == 7 and not (world / "cut/checkpoints").exists()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import killed_at
 from test_config import call
-from test_fit import LOSS, OPTIMIZER, SETTINGS, Killed, triples
+from test_fit import LOSS, OPTIMIZER, SETTINGS, triples
 from torch import Tensor
 
 from colbertxm import entry
@@ -174,17 +175,8 @@ def test_a_killed_run_goes_on_from_lora_alone_and_saves_a_merged_model(
     saved = load_model(result.model)
     assert all(torch.equal(p, saved.get_parameter(name)) for name, p in whole.named_parameters())
 
-    original = RetrieverModule.training_step
-
-    def dying(self: RetrieverModule, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == 4:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(RetrieverModule, "training_step", dying)
-    with pytest.raises(Killed):
+    with killed_at(4):
         run(world / "cut", data)
-    monkeypatch.setattr(RetrieverModule, "training_step", original)
     monkeypatch.setattr(fit_module.shutil, "rmtree", lambda *_, **__: None)
     again, _, _ = run(world / "cut", data)
     stored = set(read_checkpoint(resume_points(world / "cut/checkpoints")[0][1])["state_dict"])

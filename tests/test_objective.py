@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from conftest import numbered_triple
+from conftest import killed_at, numbered_triple
 from torch import Tensor
 
 from colbertxm.data.examples import InMemory
@@ -84,14 +84,15 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(world: Path) -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    for settings, reason in (
-        (LossSettings(0.0, 0.0), "one at least above 0"),
-        (LossSettings(pairwise=-1.0), "loss.pairwise=-1"),
-        (LossSettings(temperature=0.0), "loss.temperature=0.0 must be above 0"),
-        (LossSettings(own_hard_negative="both"), "choose from included, excluded"),  # type: ignore[arg-type]
-    ):
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"pairwise": 0.0, "in_batch": 0.0}, "one at least above 0"),
+        ({"pairwise": -1.0}, "loss.pairwise=-1"),
+        ({"temperature": 0.0}, "loss.temperature=0.0 must be above 0"),
+        ({"own_hard_negative": "both"}, "choose from included, excluded"),
+    )
+    for settings, reason in wrong:
         with pytest.raises(UserError, match=reason):
-            settings.check()
+            LossSettings(**settings)
 
 
 SETTINGS = TrainerSettings(
@@ -134,26 +135,12 @@ def test_accumulated_batches_make_one_step(world: Path) -> None:
     close(one, trained(world / "two", fresh(), loss=loss, batch_size=4, accumulate=2))
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing may catch it."""
-
-
 @pytest.mark.parametrize("settings", [{"chunk": 5}, {"accumulate": 3, "batch_size": 4}], ids=["cached", "accumulated"])
 def test_such_runs_resume_exactly(world: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int]) -> None:
-    from colbertxm.training.module import RetrieverModule
 
     whole = trained(world / "whole", fresh(), **settings)
-    original = RetrieverModule.training_step
-
-    def dying(self: RetrieverModule, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == 3:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(RetrieverModule, "training_step", dying)
-    with pytest.raises(Killed):
+    with killed_at(3):
         trained(world / "cut", fresh(), **settings)
-    monkeypatch.setattr(RetrieverModule, "training_step", original)
     again = trained(world / "cut", fresh(), **settings)
     for name, value in whole.items():
         assert torch.equal(value, again[name]), name

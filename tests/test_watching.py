@@ -13,6 +13,7 @@ import lightning as L
 import pytest
 import torch
 import wandb_files
+from conftest import Killed
 
 from colbertxm.data.examples import InMemory
 from colbertxm.data.training import TrainingData, smart_home
@@ -83,10 +84,6 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], lis
         return asked
 
     return give
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing may catch it."""
 
 
 def test_the_best_weights_are_saved_not_the_last(world: Path, data: TrainingData, figures: Any) -> None:

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import OnDisk
+from colbertxm.data.files import MANIFEST
 from colbertxm.data.formats.candidates import read_hard_negatives, read_nway
 from colbertxm.data.formats.qrels import read_qrels
 from colbertxm.data.formats.scores import Scores, load_scores, read_scores_pickle
@@ -85,7 +86,7 @@ def ms_marco(
 
 def _store(folder: Path, kind: str, files: Mapping[str, Mapping[str, str | None]], first: str) -> Store:
     """The store in `folder` with every language of `files`; languages that it lacks are added."""
-    have = Store(folder).languages if (folder / "manifest.json").exists() else ()
+    have = Store(folder).languages if (folder / MANIFEST).exists() else ()
     for lang, named in files.items():
         code = language(lang).code
         if code in have:
@@ -110,7 +111,7 @@ def _triples(
     scores: str | None,
     examples: int,
 ) -> Triples:
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST).exists():
         return Triples(folder, queries, passages)
     if triples is not None:
         if ".json" in Path(triples).name:

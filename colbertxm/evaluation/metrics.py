@@ -112,7 +112,7 @@ def evaluate(run: Iterable[Hit], qrels: Iterable[Judgement], measures: Sequence[
     rank that comes twice for a query (which would lift a measure above 1).
     """
     asked = [(name, *_parse(name)) for name in measures]
-    relevant = _relevant_by_query(qrels)
+    relevant = relevant_by_query(qrels)
     found = _find(run, relevant)
     return Scores(tuple(relevant), {name: measure(found, k) for name, measure, k in asked})
 
@@ -127,7 +127,7 @@ def _parse(name: str) -> tuple[Callable[[Found, int], Floats], int]:
     raise UserError(f"unknown measure {name!r}{hint}; take {', '.join(_MEASURES)} with @ and a depth, as in RR@10")
 
 
-def _relevant_by_query(qrels: Iterable[Judgement]) -> dict[str, dict[str, int]]:
+def relevant_by_query(qrels: Iterable[Judgement]) -> dict[str, dict[str, int]]:
     """{query: {relevant passage: relevance}}; a query with none is there, with an empty dict."""
     relevant: dict[str, dict[str, int]] = {}
     seen: set[tuple[str, str]] = set()

@@ -35,7 +35,7 @@ from colbertxm.training.energy import measure_energy
 from colbertxm.training.module import LossSettings, OptimizerSettings, RetrieverModule
 from colbertxm.training.signals import ResumePoints, StopRequest
 from colbertxm.training.strategies import SameStart, Whole, make_trainer, place
-from colbertxm.training.watching import best_weights, watchers
+from colbertxm.training.watching import best_weights, check_watching, watchers
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def fit(
     """Train `encoder` (already frozen by `model.freeze.freeze`) in place and save it to `output`/model. A checkpoint
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
     _quiet()
-    _check(loss, trainer, examples)
+    check_settings(loss, trainer, pools)
+    if loss.needs_teacher and not examples.scored:
+        raise UserError("loss.distillation and loss.margin_mse need a teacher's scores, which these training data lack")
     economise(encoder, trainer)
     module = RetrieverModule(
         encoder.train(), loss, optimizer, trainer.steps, trunk, trainer.gather, trainer.chunk is not None,
@@ -117,7 +119,7 @@ def fit(
     data = stream(encoder, examples, pools, trainer, seed, keep_ids=trunk is not None)
     module.data = data
     checkpoints = output / "checkpoints"
-    best = best_weights(trainer, pools, checkpoints)
+    best = best_weights(trainer, checkpoints)
     request = StopRequest()
     with claimed(output) if rank() == 0 else nullcontext():
         last = resume_point(checkpoints)
@@ -130,7 +132,7 @@ def fit(
             whole,
             SameStart(examples, trainer.negatives),
         ]
-        runner = _trainer(trainer, checkpoints, logger, bool(pools), encoder, callbacks)
+        runner = _trainer(trainer, output, logger, bool(pools), encoder, callbacks)
         meter = measure_energy(runner, energy or EnergySettings(), trainer.log_every, trainer.checkpoint_every)
         started = time.perf_counter()
         try:
@@ -167,11 +169,9 @@ def stream(
     )  # fmt: skip
 
 
-def _check(loss: LossSettings, trainer: TrainerSettings, examples: Examples) -> None:
-    """Raise UserError for settings that do not go together, before anything is done."""
-    loss.check()
-    if loss.needs_teacher and not examples.scored:
-        raise UserError("loss.distillation and loss.margin_mse need a teacher's scores, which these training data lack")
+def check_settings(loss: LossSettings, trainer: TrainerSettings, pools: Sequence[Collection]) -> None:
+    """Raise UserError for settings that do not go together; to be asked before minutes go into preparing a run."""
+    check_watching(trainer, pools)
     if loss.margin_mse and not trainer.negatives:
         raise UserError("loss.margin_mse compares a positive with negatives: set trainer.negatives to 1 or more")
     ranks = max(world().size, trainer.devices * trainer.nodes)
@@ -201,7 +201,7 @@ def seed_everything(seed: int) -> None:
 
 def _trainer(
     settings: TrainerSettings,
-    checkpoints: Path,
+    output: Path,
     logger: Any,
     validate: bool,
     encoder: Encoder,
@@ -213,7 +213,7 @@ def _trainer(
         **arguments,
         max_steps=settings.steps,
         max_epochs=-1,
-        gradient_clip_val=settings.gradient_clip or None if settings.chunk is None else None,
+        gradient_clip_val=None if settings.chunk else settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
         log_every_n_steps=settings.log_every,
         val_check_interval=settings.val_every * settings.accumulate if validate else None,
@@ -227,7 +227,7 @@ def _trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         deterministic="warn",
-        default_root_dir=str(checkpoints.parent),
+        default_root_dir=str(output),
     )
 
 

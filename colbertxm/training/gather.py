@@ -62,7 +62,7 @@ def gather_passages(passages: Vectors, queries: int, group: Any = None) -> Share
 
 def layout(ranks: int, passages: int, queries: int) -> Tensor:
     """Where the gathered passages (rank by rank) stand in the batch's order: the positives of all ranks, then all
-    first negatives ... One rank's columns of a mask are put in place with it too."""
+    first negatives ..."""
     return torch.arange(ranks * passages).view(ranks, passages // queries, queries).transpose(0, 1).flatten()
 
 

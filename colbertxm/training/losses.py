@@ -23,6 +23,15 @@ OwnHardNegative = Literal["included", "excluded"]
 READINGS = ("included", "excluded")
 
 
+def check_reading(own_hard_negative: str) -> None:
+    """Raise UserError for a reading that there is not."""
+    if own_hard_negative not in READINGS:
+        hint = nearest(own_hard_negative, READINGS)
+        raise UserError(
+            f"loss.own_hard_negative={own_hard_negative!r} is unknown{hint}: choose from {', '.join(READINGS)}"
+        )
+
+
 def own_passages(scores_BC: Tensor, queries: int | None = None, first: int = 0) -> Tensor:
     """Scores of each query's own passages out of the batch's, [B, K], the positive first."""
     columns = _own_columns(scores_BC, queries, first)
@@ -47,11 +56,7 @@ def in_batch_softmax(
     `included` as the paper's equation has it, or `excluded` as its code has it: candidates are then the positive and
     all passages of the other queries. `ignore_BC` marks passages that are no negatives of a query although they stand
     in the batch (another pair with the same title, say). Raises UserError for another reading."""
-    if own_hard_negative not in READINGS:
-        hint = nearest(own_hard_negative, READINGS)
-        raise UserError(
-            f"loss.own_hard_negative={own_hard_negative!r} is unknown{hint}: choose from {', '.join(READINGS)}"
-        )
+    check_reading(own_hard_negative)
     columns = _own_columns(scores_BC, queries, first)
     if own_hard_negative == "excluded":
         scores_BC = scores_BC.scatter(1, columns[:, 1:], -torch.inf)

@@ -17,8 +17,8 @@ from colbertxm.model.scores import dot, packed_maxsim
 from colbertxm.training.batches import Batch
 from colbertxm.training.gather import gather_keys, gather_passages
 from colbertxm.training.losses import (
-    READINGS,
     OwnHardNegative,
+    check_reading,
     in_batch_softmax,
     kl_distillation,
     margin_mse,
@@ -58,7 +58,7 @@ class LossSettings:
         """Whether training triples must bring a teacher's scores."""
         return self.distillation > 0 or self.margin_mse > 0
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise UserError for settings that mean nothing."""
         for name in ("temperature", "teacher_temperature"):
             if getattr(self, name) <= 0:
@@ -67,15 +67,13 @@ class LossSettings:
         if min(weights.values()) < 0 or not any(weights.values()):
             named = ", ".join(f"loss.{name}={weight:g}" for name, weight in weights.items())
             raise UserError(f"{named}: weights are 0 or more, and one at least above 0")
-        if self.own_hard_negative not in READINGS:
-            raise UserError(f"loss.own_hard_negative={self.own_hard_negative!r}: choose from {', '.join(READINGS)}")
+        check_reading(self.own_hard_negative)
 
 
 class Objective:
     """The losses of a batch. `gather` shares passages among ranks, where there are several."""
 
     def __init__(self, settings: LossSettings, pooling: Pooling, gather: bool = True) -> None:
-        settings.check()
         self.settings, self.pooling, self.gather = settings, pooling, gather
 
     def scores(self, queries: Vectors, passages: Vectors) -> Tensor:

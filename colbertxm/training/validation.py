@@ -26,7 +26,7 @@ from torchmetrics.retrieval import RetrievalMRR, RetrievalNormalizedDCG
 from colbertxm.data.collection import Collection
 from colbertxm.engine.exact import ExactEngine
 from colbertxm.errors import UserError, nearest
-from colbertxm.evaluation.metrics import evaluate
+from colbertxm.evaluation.metrics import evaluate, relevant_by_query
 from colbertxm.evaluation.runs import rank_hits
 from colbertxm.records import Hit
 from colbertxm.retriever import Retriever
@@ -37,7 +37,7 @@ WRONG_A_POOL = 4
 FIGURES = ("mrr@10", "rerank_mrr@10", "rerank_ndcg@10")
 
 Relevance = dict[str, dict[str, int]]
-"""{query id: {passage id: relevance}}, judged queries only."""
+"""{query id: {relevant passage id: relevance}}, judged queries only."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ def validate(retriever: Retriever, pool: Collection, wrong: int = 0) -> Validate
     assert retriever.engine is not None  # `add` has made it
     found = retriever.engine.search(queries, DEPTH)
     hits = [hit for q, (ids, scores) in zip(pool.queries, found, strict=True) for hit in rank_hits(q.id, ids, scores)]
-    relevance: Relevance = {}
-    for judgement in pool.judgements:
-        relevance.setdefault(judgement.query_id, {})[judgement.passage_id] = max(0, judgement.relevance)
+    relevance = relevant_by_query(pool.judgements)
     exact = evaluate(hits, pool.judgements, ("RR@10",)).mean("RR@10")
     figures = dict(zip(FIGURES, (exact, *rerank_figures(hits, relevance)), strict=True))
     return Validated(figures, wrong_rankings(retriever.engine, queries, pool, hits, relevance, wrong) if wrong else [])

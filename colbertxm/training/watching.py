@@ -45,9 +45,8 @@ def watchers(settings: TrainerSettings, logger: Any, best: BestWeights | None, t
     return found if best is None else [*found, best]
 
 
-def best_weights(settings: TrainerSettings, pools: Sequence[Collection], folder: Path) -> BestWeights | None:
-    """What keeps the best weights in `folder`, None without `monitor`. Raises UserError as `check_watching`."""
-    check_watching(settings, pools)
+def best_weights(settings: TrainerSettings, folder: Path) -> BestWeights | None:
+    """What keeps the best weights in `folder`, None without `monitor`."""
     if settings.monitor is None:
         return None
     return BestWeights(folder / "best.ckpt", settings.monitor, settings.val_every, settings.steps, settings.patience)
