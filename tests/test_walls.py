@@ -20,6 +20,7 @@ FLOORS = [
         "identify",
         "sources",
         "progress",
+        "files",
         "ranks",
         "energy",
         "engine",

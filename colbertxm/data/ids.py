@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colbertxm.data.blocks import Positions, integers
-from colbertxm.data.files import DataFile, Entry, Kind, map_array, write_array
 from colbertxm.errors import UserError
+from colbertxm.files import DataFile, Entry, Kind, map_array, write_array
 
 UNKNOWN = -1
 SPARSE = 16  # a table from number to row may have so many entries for each id; above it, numbers are searched for

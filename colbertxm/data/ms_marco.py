@@ -16,7 +16,6 @@ from filelock import FileLock
 
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import OnDisk
-from colbertxm.data.files import MANIFEST
 from colbertxm.data.formats.candidates import read_hard_negatives, read_nway
 from colbertxm.data.formats.qrels import read_qrels
 from colbertxm.data.formats.scores import Scores, load_scores, read_scores_pickle
@@ -30,6 +29,7 @@ from colbertxm.data.store_build import build_store, build_store_from_tsv
 from colbertxm.data.training import TrainingData
 from colbertxm.data.triples import Rows, Triples, to_rows, triples_from_tsv, write_triples
 from colbertxm.errors import UserError
+from colbertxm.files import MANIFEST
 from colbertxm.languages import language
 from colbertxm.records import Text
 

@@ -1,6 +1,6 @@
 """Texts by id, by memory map: queries or passages in any number of languages under the same ids.
 
-    manifest.json              what is there, with sizes and checksums (`colbertxm.data.files`)
+    manifest.json              what is there, with sizes and checksums (`colbertxm.files`)
     texts-<lang>-<sha>.bin     UTF-8, end to end
     offsets-<lang>-<sha>.npy   [N + 1] uint64: text n lies between offsets[n] and offsets[n + 1]
     rows-<lang>-<sha>.npy      [N] int32: which text of the file a row has, -1 for none; absent where row n has text n
@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from colbertxm.data.blocks import Positions
-from colbertxm.data.files import Kind, check_sizes, damaged, map_array, read_manifest, verify
 from colbertxm.data.ids import UNKNOWN, IdTable, map_bytes
 from colbertxm.errors import UserError, nearest
+from colbertxm.files import Kind, check_sizes, damaged, map_array, read_manifest, verify
 from colbertxm.languages import language
 from colbertxm.records import Text
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colbertxm.data.blocks import Positions, read_fields
-from colbertxm.data.files import MANIFEST, DataFile, publish, read_manifest, write_array, writing
 from colbertxm.data.ids import UNKNOWN, IdCollector, offsets_of
 from colbertxm.data.store import STORE, Store
 from colbertxm.errors import UserError
+from colbertxm.files import MANIFEST, DataFile, publish, read_manifest, write_array, writing
 from colbertxm.languages import language
 from colbertxm.records import Text
 

@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from colbertxm.data.blocks import read_fields
-from colbertxm.data.files import (
+from colbertxm.data.ids import UNKNOWN
+from colbertxm.data.store import Store
+from colbertxm.errors import UserError
+from colbertxm.files import (
     DataFile,
     Entry,
     Kind,
@@ -28,9 +31,6 @@ from colbertxm.data.files import (
     verify,
     writing,
 )
-from colbertxm.data.ids import UNKNOWN
-from colbertxm.data.store import Store
-from colbertxm.errors import UserError
 from colbertxm.records import Triple
 
 TRIPLES = Kind("colbertxm-triples", 1, "set of triples", "build it again from its source")
