@@ -1,0 +1,220 @@
+"""How a document vector becomes bytes, and bytes a vector.
+
+    x  ~  fit * (centroid + mean of its document's residuals + scale * from_codes(values of a trellis code))
+
+PLAID (arXiv 2205.09707) keeps a centroid's number and each coordinate of the residual in b bits, by the coordinate's
+quantiles. What is done here beyond that, each at no or few bytes; recall@10 of one synthetic set on the way at 4 bits,
+and the command that prints it, in benchmarks/engine/README.md:
+- **The document's mean residual** goes first: contextual vectors of one document lean to one side. [E] bytes a
+  document, about 1.5 a vector. The first stage of search reads it too.
+- **Coordinates that queries ask for**: the residual is turned into the principal axes of S^(1/2) r, where S is the
+  second moment of document vectors, and each axis gets the bits that lower the error of q . r most, for a query q as
+  spread as the documents are. (Reverse water-filling of the expected squared error of scores, not of vectors.)
+- **A scale a vector**, one byte, so that one table of values for normal numbers serves everywhere.
+- **Trellis codes** (colbertxm.engine.trellis): the error of a fifth of a bit more.
+- **A fit a vector**, one byte: the decoded vector gets its true length.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colbertxm.engine.kernels import Array
+from colbertxm.engine.kmeans import Centroids, kmeans
+from colbertxm.engine.trellis import ERRORS, Layout, values
+
+CODE_BYTES = {1: 0.125, 2: 31 / 128, 4: 66 / 128, 8: 1.0}
+"""Bytes of code a dimension, by the bits that one asks for: with everything else 40 bytes a vector of 128 dimensions at 2
+bits and 75 at 4 are not exceeded."""
+SCALES = np.exp2((np.arange(256) - 192) / 16).astype(np.float32)  # 2^-12 to 2^4, steps of 4.4 %
+FITS = (0.75 + np.arange(256) / 512).astype(np.float32)  # .75 to 1.25
+SHRINK = 0.01  # of the mean eigenvalue: no axis is thought to be asked for less
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Encoded documents: `centroids` [T], `scales` and `fits` [T] uint8, `codes` [T, B] uint8, and of each document the
+    mean residual, `means` [N, E] int8 times `mean_scales` [N] float32."""
+
+    centroids: Array
+    scales: Array
+    fits: Array
+    codes: Array
+    means: Array
+    mean_scales: Array
+
+
+class Codec:
+    """A fitted codec. `rows` [K, E] int8 times `row_scales` [K, 1] float32 are the centroids; `axes` [E, E] float32
+    takes a residual to the codes' space (y = r @ axes), `back` [E, E] from it; `deviations` [E] is the size of each
+    coordinate there and `widths` [E] its bits. Axes are in falling order of bits."""
+
+    def __init__(
+        self, rows: Array, row_scales: Array, axes: Array, back: Array, deviations: Array, widths: Array
+    ) -> None:
+        self.rows, self.row_scales, self.axes, self.back = rows, row_scales, axes, back
+        self.deviations, self.widths = deviations, widths
+        self.layout = Layout(widths)
+        used = sorted(set(widths.tolist()))
+        sizes = {width: len(values(width)) for width in used}
+        starts = dict(zip(used, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+        self.table = np.concatenate([values(width) for width in used])
+        self.tables = np.array([starts[width] for width in widths.tolist()], np.int64)
+
+    @cached_property
+    def centroids(self) -> Tensor:
+        """[K, E] float32."""
+        return torch.from_numpy(self.rows.astype(np.float32) * self.row_scales)
+
+    @cached_property
+    def _nearest(self) -> Centroids:
+        return Centroids(self.centroids)
+
+    @cached_property
+    def decoder(self) -> Array:
+        """[E, E] float32: values of a code to its residual, but for the vector's scale."""
+        return np.ascontiguousarray(self.deviations[:, None] * self.back)
+
+    @property
+    def dim(self) -> int:
+        return len(self.axes)
+
+    def arrays(self) -> dict[str, Array]:
+        """What a file must keep."""
+        names = ("rows", "row_scales", "axes", "back", "deviations", "widths")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Codec:
+        """The codec of `arrays()`."""
+        return cls(**{name: np.asarray(array) for name, array in arrays.items()})
+
+    def encode(self, vectors: Tensor, offsets: Tensor) -> Codes:
+        """Encode documents: `vectors` [T, E] float32, document n is rows offsets[n]:offsets[n + 1]."""
+        chosen = self._nearest.nearest(vectors)
+        residuals = vectors - self.centroids[chosen]
+        means, mean_scales = _means(residuals, offsets)
+        owner = torch.repeat_interleave(offsets.diff())
+        base = self.centroids[chosen] + (means.float() * mean_scales[:, None])[owner]
+        turned = ((vectors - base) @ torch.from_numpy(self.axes)) / torch.from_numpy(self.deviations)
+        scales = _scale_numbers(turned.square().mean(1).sqrt())
+        scale = torch.from_numpy(SCALES)[scales]
+        codes = self.layout.encode((turned / scale[:, None]).numpy(), self.tables, self.table)
+        decoded = base + scale[:, None] * (self.values(codes) @ torch.from_numpy(self.decoder))
+        fit = vectors.norm(dim=1) / decoded.norm(dim=1).clamp_min(1e-12)
+        fits = ((fit - 0.75) * 512).round().clamp(0, 255)
+        return Codes(
+            chosen.numpy().astype(np.uint16 if len(self.rows) <= 2**16 else np.uint32),
+            scales.numpy().astype(np.uint8),
+            fits.numpy().astype(np.uint8),
+            codes,
+            means.numpy(),
+            mean_scales.numpy(),
+        )
+
+    def values(self, codes: Array) -> Tensor:
+        """Values [T, E] float32 of `codes` [T, B], in torch alone: what the kernels do, readable, and on any device."""
+        return self._values(torch.from_numpy(np.ascontiguousarray(codes)))
+
+    def _values(self, codes: Tensor) -> Tensor:
+        device = codes.device
+        padded = torch.nn.functional.pad(codes, (1, 2)).long()
+        at = torch.from_numpy(self.layout.places >> 5).to(device)
+        shift = torch.from_numpy(self.layout.places & 31).to(device)
+        three = (padded[:, at] << 16) | (padded[:, at + 1] << 8) | padded[:, at + 2]
+        windows = (three >> shift) & torch.from_numpy(self.layout.masks.astype(np.int64)).to(device)
+        return torch.from_numpy(self.table).to(device)[windows + torch.from_numpy(self.tables).to(device)]
+
+    def decode(self, codes: Codes, offsets: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The vectors [T, E] float32 that `codes` stand for."""
+
+        def on(array: Array) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        owner = torch.repeat_interleave(offsets.diff()).to(device)
+        chosen = on(codes.centroids.astype(np.int64))
+        means = on(codes.means).float() * on(codes.mean_scales)[:, None]
+        base = self.centroids.to(device)[chosen] + means[owner]
+        residuals = self._values(on(codes.codes)) @ on(self.decoder)
+        scale, fit = on(SCALES)[on(codes.scales).long()], on(FITS)[on(codes.fits).long()]
+        return fit[:, None] * (base + scale[:, None] * residuals)
+
+
+def fit_codec(
+    vectors: Tensor,
+    offsets: Tensor,
+    bits: int,
+    k: int,
+    seed: int = 0,
+    rounds: int = 5,
+    progress: Callable[[int], None] | None = None,
+) -> Codec:
+    """A codec of about `bits` bits a dimension (1, 2, 4, 8) and `k` centroids, from a sample of whole documents:
+    `vectors` [T, E] float32, `offsets` [N + 1]. Needs no queries."""
+    trained = kmeans(vectors, min(k, len(vectors)), seed, rounds, progress)
+    rows, row_scales = _bytes(trained)
+    centroids = rows.float() * row_scales
+    residuals = vectors - centroids[Centroids(centroids).nearest(vectors)]
+    means, mean_scales = _means(residuals, offsets)
+    residuals -= (means.float() * mean_scales[:, None])[torch.repeat_interleave(offsets.diff())]
+    axes, back = _axes(vectors, residuals)
+    turned = residuals @ axes
+    deviations = turned.square().mean(0).sqrt().clamp_min(1e-6)
+    for _ in range(2):  # sizes of the coordinates when each vector has its own scale taken out
+        scale = (turned / deviations).square().mean(1).sqrt().clamp_min(1e-6)
+        deviations = (turned / scale[:, None]).square().mean(0).sqrt().clamp_min(1e-6)
+    dim = vectors.shape[1]
+    widths = allocate((deviations.double() ** 2).numpy(), int(CODE_BYTES[bits] * dim * 8))
+    return Codec(rows.numpy(), row_scales.numpy(), axes.numpy(), back.numpy(), deviations.numpy(), widths)
+
+
+def allocate(variances: Array, bits: int) -> Array:
+    """Bits for each coordinate, [E], `bits` in all: one at a time to where it lowers the error most."""
+    widths = np.zeros(len(variances), np.int64)
+    gains = [(-v * (ERRORS[0] - ERRORS[1]), i) for i, v in enumerate(variances.tolist())]
+    heapq.heapify(gains)
+    for _ in range(min(bits, (len(ERRORS) - 1) * len(variances))):
+        _, i = heapq.heappop(gains)
+        widths[i] += 1
+        if widths[i] < len(ERRORS) - 1:
+            heapq.heappush(gains, (-variances[i] * (ERRORS[widths[i]] - ERRORS[widths[i] + 1]), i))
+    return widths
+
+
+def _axes(vectors: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:
+    """To the codes' space and back, [E, E] each: principal axes of the residuals as queries see them."""
+    moment = (vectors.T @ vectors).double() / len(vectors)
+    sizes, directions = torch.linalg.eigh(moment)
+    sizes = sizes.clamp_min(float(sizes.mean()) * SHRINK)
+    asked = directions * sizes.pow(0.25) @ directions.T
+    seen = asked @ ((residuals.T @ residuals).double() / len(residuals)) @ asked
+    axes = torch.linalg.eigh(seen).eigenvectors.flip(1)
+    signs = torch.where(axes.abs().cummax(0).values[-1] == axes.max(0).values, 1.0, -1.0)
+    axes = axes * signs  # the largest entry of an axis is positive, whatever the solver's mood
+    return (asked @ axes).float(), (axes.T @ torch.linalg.inv(asked)).float()
+
+
+def _means(residuals: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean residual of each document: [N, E] int8 and [N] float32."""
+    lengths = offsets.diff()
+    owner = torch.repeat_interleave(lengths)
+    sums = torch.zeros(len(lengths), residuals.shape[1]).index_add_(0, owner, residuals)
+    rows, scales = _bytes(sums / lengths.clamp_min(1)[:, None])
+    return rows, scales.squeeze(1)
+
+
+def _bytes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [n, E] as int8 and a scale [n, 1] float32 each."""
+    scales = values.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    return (values / scales).round().to(torch.int8), scales
+
+
+def _scale_numbers(scale: Tensor) -> Tensor:
+    return (scale.clamp_min(1e-12).log2() * 16 + 192).round().clamp(0, 255).long()
