@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from colbertxm.engine.filters import Wanted, documents
+from colbertxm.engine.int8 import quantise
 from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError, nearest
 
+DTYPES = ("float32", "int8")
 QUERY_VECTORS = 4096  # a batch of this many amortises reading the documents; more only crowds the cache
 
 
@@ -27,40 +30,53 @@ class ExactEngine:
     """MaxSim over document vectors held in memory or mapped from a file.
 
     `vectors` [T, E] float32 or float16; document n is rows `offsets[n]:offsets[n + 1]` (`offsets` [N + 1]),
-    its name `ids[n]`, its language `langs[n]`. Raises UserError where the sizes do not fit one another.
+    its name `ids[n]`, its language `langs[n]`. `dtype` "float32" multiplies them as they are given; "int8" holds a
+    rounded copy in memory, a byte a component, and needs the vectors no more (`colbertxm.engine.int8`, which bounds
+    the error). Raises UserError where the sizes do not fit one another.
     """
 
-    def __init__(self, vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Sequence[str]) -> None:
+    def __init__(
+        self, vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Sequence[str], dtype: str = "float32"
+    ) -> None:
         check_layout(vectors, offsets, ids, langs)
-        self.vectors, self.ids, self.langs = vectors, ids, langs
+        if dtype not in DTYPES:
+            raise UserError(f"dtype = {dtype!r}{nearest(dtype, DTYPES)}: the engine multiplies {' or '.join(DTYPES)}")
+        self.vectors = vectors if dtype == "float32" else quantise(vectors)
+        self.ids, self.langs = ids, langs
         self.starts = offsets[:-1].cpu()
         self.lengths = offsets.diff().cpu()
 
     def search(
-        self, queries: Sequence[Tensor], k: int, lang: str | None = None, memory_mb: int = 256
+        self,
+        queries: Sequence[Tensor],
+        k: int,
+        lang: str | None = None,
+        memory_mb: int = 256,
+        ids: Wanted | None = None,
     ) -> list[tuple[list[str], np.ndarray]]:
         """The best `k` documents of each query [Q, E]: their ids and float32 scores, which fall strictly.
 
-        `lang` keeps to the passages of one language. Equal scores rank in document order and are then lowered
-        by the smallest step that float32 knows. Documents without vectors are never found. Working memory is
-        at most `memory_mb`, but for one query and one document, which are never split. Raises UserError for a
-        language that no document has and for queries that do not fit the index.
+        `lang` keeps to the passages of one language, `ids` to those named (or marked by a boolean array [N]).
+        Equal scores rank in document order and are then lowered by the smallest step that float32 knows.
+        Documents without vectors are never found. Working memory is at most `memory_mb`, but for one query and
+        one document, which are never split. Raises UserError for a language or an id that no document has and
+        for queries that do not fit the index.
         """
         if k < 1:
             raise UserError(f"k = {k}: ask for at least one hit")
-        self._check_queries(queries)
-        documents = self._documents(lang)
+        check_queries(queries, self.vectors.shape[1])
+        searched = self._documents(lang, ids)
         found: list[tuple[list[str], np.ndarray]] = []
         for batch in _batches(queries, memory_mb):
             best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in batch]
-            for chunk, scores in self._chunks(batch, documents, memory_mb):
+            for chunk, scores in self._chunks(batch, searched, memory_mb):
                 best = [_top(*old, row, chunk, k) for old, row in zip(best, scores, strict=True)]
             found += [([self.ids[n] for n in chosen.tolist()], strictly_falling(row)) for row, chosen in best]
         return found
 
     def score_all(self, queries: Sequence[Tensor], memory_mb: int = 256) -> Tensor:
         """Every score, [B, N] float32 in document order; -inf for a document without vectors."""
-        self._check_queries(queries)
+        check_queries(queries, self.vectors.shape[1])
         result = np.full((len(queries), len(self.ids)), -np.inf, np.float32)
         row = 0
         for batch in _batches(queries, memory_mb):
@@ -69,28 +85,10 @@ class ExactEngine:
             row += len(batch)
         return torch.from_numpy(result)
 
-    def _documents(self, lang: str | None) -> Tensor:
+    def _documents(self, lang: str | None, ids: Wanted | None = None) -> Tensor:
         """Positions of the documents that can be found, ascending."""
-        wanted = self.lengths > 0
-        if lang is not None:
-            if lang not in set(self.langs):
-                have = ", ".join(sorted(set(self.langs)))
-                raise UserError(f"no passage in {lang!r} is indexed{nearest(lang, self.langs)}; the index has {have}")
-            wanted &= torch.tensor([code == lang for code in self.langs])
-        return wanted.nonzero().squeeze(1)
-
-    def _check_queries(self, queries: Sequence[Tensor]) -> None:
-        dim = self.vectors.shape[1]
-        for i, query in enumerate(queries):
-            if query.ndim != 2 or query.shape[1] != dim:
-                raise UserError(
-                    f"query {i} has shape {list(query.shape)}, the index holds vectors of {dim} dimensions: "
-                    f"search with the model that made the index"
-                )
-            if not len(query):
-                raise UserError(f"query {i} has no vectors: give it a text")
-            if not torch.isfinite(query).all():
-                raise UserError(f"query {i} has vectors that are not finite: the model's weights are damaged")
+        chosen = torch.from_numpy(documents(self.ids, self.langs, lang, ids))
+        return chosen[self.lengths[chosen] > 0]
 
     def _chunks(
         self, queries: Sequence[Tensor], documents: Tensor, memory_mb: int
@@ -98,8 +96,9 @@ class ExactEngine:
         """Documents in order, as many at a time as memory allows: their positions [n] and scores [B, n]."""
         flat_QE = torch.cat([q.to(self.vectors.device, torch.float32) for q in queries])
         owner_Q = torch.repeat_interleave(torch.tensor([len(q) for q in queries])).to(flat_QE.device)
-        # A chunk holds its vectors [t, E], their products with the queries [t, Q] and at most as many maxima.
-        room = max(1, memory_mb * 2**20 // 4 // (2 * len(flat_QE) + flat_QE.shape[1]))
+        # A chunk holds its vectors [t, E] as stored and as float32, their products with the queries [t, Q] and at most
+        # as many maxima.
+        room = max(1, memory_mb * 2**20 // 4 // (2 * len(flat_QE) + 2 * flat_QE.shape[1]))
         ends = self.lengths[documents].cumsum(0)
         start, used = 0, 0
         while start < len(documents):
@@ -117,11 +116,31 @@ class ExactEngine:
         for length in lengths.unique().tolist():
             same = (lengths == length).nonzero().squeeze(1)
             rows = (self.starts[chunk[same]][:, None] + torch.arange(length)).flatten()
-            products = self.vectors[rows.to(self.vectors.device)].float() @ flat_QE.T
+            products = self._products(rows.to(self.vectors.device), flat_QE)
             if len(same) == len(chunk) and length == 1:
                 return products  # single-vector models: nothing to choose from, nothing to copy
             best_nQ[same.to(best_nQ.device)] = products.view(len(same), length, -1).amax(1)
         return best_nQ
+
+    def _products(self, rows: Tensor, flat_QE: Tensor) -> Tensor:
+        """Dot products of document vectors `rows` [t] with all query vectors, [t, Q] float32."""
+        if isinstance(self.vectors, Tensor):
+            return self.vectors[rows].float() @ flat_QE.T
+        return self.vectors.products(rows, flat_QE)
+
+
+def check_queries(queries: Sequence[Tensor], dim: int) -> None:
+    """Raises UserError for queries [Q, E] that an index of `dim` dimensions cannot answer."""
+    for i, query in enumerate(queries):
+        if query.ndim != 2 or query.shape[1] != dim:
+            raise UserError(
+                f"query {i} has shape {list(query.shape)}, the index holds vectors of {dim} dimensions: "
+                f"search with the model that made the index"
+            )
+        if not len(query):
+            raise UserError(f"query {i} has no vectors: give it a text")
+        if not torch.isfinite(query).all():
+            raise UserError(f"query {i} has vectors that are not finite: the model's weights are damaged")
 
 
 def check_layout(vectors: Tensor, offsets: Tensor, ids: Sequence[str], langs: Sequence[str]) -> None:
