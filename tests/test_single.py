@@ -117,18 +117,23 @@ def test_k_hits_are_k_hits(engines: dict[str, SingleVectorEngine], queries: list
     assert sorted(ids) == sorted(IDS)
 
 
-def test_flat_keeps_ties_in_document_order() -> None:
+@pytest.mark.parametrize("k", [25, 150])  # faiss keeps hits in a heap, and from 100 on in a reservoir
+def test_flat_keeps_ties_in_document_order(k: int) -> None:
     """Whole numbers: products are exact, and many scores equal, far beyond the hits asked for."""
     generator = torch.Generator().manual_seed(4)
     vectors = torch.randint(-1, 2, (3000, 4), generator=generator).float()
     ids, langs = [str(n) for n in range(3000)], ["en"] * 3000
     queries = list(torch.randint(-2, 3, (30, 1, 4), generator=generator).float())
-    found = SingleVectorEngine(vectors, ids, langs).search(queries, 25)
+    engine = SingleVectorEngine(vectors, ids, langs)
+    found = engine.search(queries, k)
     for (names, scores), (want, values) in zip(
-        found, exact_engine(vectors, ids, langs).search(queries, 25), strict=True
+        found, exact_engine(vectors, ids, langs).search(queries, k), strict=True
     ):
         assert names == want
         np.testing.assert_array_equal(scores, values)
+    every = (torch.cat(queries) @ vectors.T).numpy()
+    for row, candidates in zip(every, engine._every(torch.cat(queries).numpy(), k), strict=True):
+        assert set(np.flatnonzero(row >= np.sort(row)[-k])) <= set(candidates.tolist())  # no tie was cut
 
 
 def test_equal_vectors_tie_though_products_round() -> None:
