@@ -66,7 +66,7 @@ class Codec:
         sizes = {width: len(values(width)) for width in used}
         starts = dict(zip(used, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
         self.table = np.concatenate([values(width) for width in used])
-        self.tables = np.array([starts[width] for width in widths.tolist()], np.int64)
+        self.tables = np.array([starts[width] for width in widths.tolist()], np.uint32)
 
     @cached_property
     def centroids(self) -> Tensor:
@@ -126,11 +126,13 @@ class Codec:
     def _values(self, codes: Tensor) -> Tensor:
         device = codes.device
         padded = torch.nn.functional.pad(codes, (1, 2)).long()
-        at = torch.from_numpy(self.layout.places >> 5).to(device)
-        shift = torch.from_numpy(self.layout.places & 31).to(device)
+        layout = self.layout
+        at, shift, masks, tables = (
+            torch.from_numpy(numbers.astype(np.int64)).to(device)
+            for numbers in (layout.places, layout.shifts, layout.masks, self.tables)
+        )
         three = (padded[:, at] << 16) | (padded[:, at + 1] << 8) | padded[:, at + 2]
-        windows = (three >> shift) & torch.from_numpy(self.layout.masks.astype(np.int64)).to(device)
-        return torch.from_numpy(self.table).to(device)[windows + torch.from_numpy(self.tables).to(device)]
+        return torch.from_numpy(self.table).to(device)[((three >> shift) & masks) + tables]
 
     def decode(self, codes: Codes, offsets: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The vectors [T, E] float32 that `codes` stand for."""

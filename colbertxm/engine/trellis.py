@@ -48,10 +48,10 @@ def values(width: int) -> Array:
 def _windows(sample: Array, widths: Array, table: Array) -> Array:
     """The windows [n, E] that the encoder chose."""
     layout = Layout(widths)
-    codes = layout.encode(sample, np.zeros(len(widths), np.int64), table)
+    codes = layout.encode(sample, np.zeros(len(widths), np.uint32), table)
     out = np.empty(sample.shape, np.float32)
     # Reading the codes through a table of the windows' own numbers gives the windows (exact in float32).
-    unpack(codes, layout.places, layout.masks, np.zeros(len(widths), np.int64), _numbers(len(table)), out)
+    unpack(codes, layout.places, layout.shifts, layout.masks, np.zeros(len(widths), np.uint32), _numbers(len(table)), out)
     return out.astype(np.int64)
 
 
@@ -72,7 +72,7 @@ class Layout:
         first = ends - self.widths - memory + 8  # a zero byte goes before the code
         at = first // 8
         shift = 24 - (ends + 8 - at * 8)
-        self.places = at * 32 + shift
+        self.places, self.shifts = at.astype(np.uint32), shift.astype(np.uint32)
         self.masks = ((1 << (self.widths + memory)) - 1).astype(np.uint32)
 
     def encode(self, sample: Array, tables: Array, table: Array) -> Array:
