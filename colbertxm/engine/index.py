@@ -1,0 +1,204 @@
+"""A compressed index on disk: parts that never change, and a manifest that says which of them count.
+
+    manifest.json            version, sizes, sha256 of every file and of itself, languages, the codec's settings, notes
+    codec-*.npy              centroids, axes, widths (colbertxm.engine.codec)
+    per part: centroids, scales, fits, codes, means, meanscales, ends (of a document's vectors), langs, ids and texts
+    with their ends, sureness (of a guessed language; NaN where none was), and deleted, where documents were
+
+Files are named by their content and mapped, not read: opening takes as long for a million documents as for ten. The
+manifest is renamed into place last; a reader keeps the files that it opened with, whatever a writer does next. Adding
+writes a part, deleting writes flags, `compact` writes parts without what was deleted. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
+from colbertxm.engine.compressed import CompressedEngine, Part
+from colbertxm.engine.kernels import Array
+from colbertxm.engine.strings import Names, Strings, packed
+from colbertxm.errors import UserError
+from colbertxm.files import MANIFEST, Entry, Kind, check_sizes, damaged, map_array, read_manifest, verify, write_array
+
+INDEX = Kind("colbertxm-compressed-index", 1, "compressed index", "build the index again")
+CODEC = {"rows": "|i1", "row_scales": "<f4", "axes": "<f4", "back": "<f4", "deviations": "<f4", "widths": "<i8"}
+MAX_LANGS = 256
+
+
+class Document(NamedTuple):
+    """A passage to index: `vectors` [t, E] of the model that reads it; `text` to show; how sure a guessed language is."""
+
+    id: str
+    lang: str
+    vectors: Tensor
+    text: str = ""
+    sure: float | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a part keeps of its documents besides codes."""
+
+    ends: Array
+    langs: Array
+    ids: tuple[Array, Array]
+    texts: tuple[Array, Array]
+    sureness: Array
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], languages: list[str]) -> Rows:
+        """Of `documents`; languages that are new go to the end of `languages`."""
+        for document in documents:
+            if document.lang not in languages:
+                languages.append(document.lang)
+        if len(languages) > MAX_LANGS:
+            raise UserError(f"an index holds at most {MAX_LANGS} languages")
+        return cls(
+            np.cumsum([len(d.vectors) for d in documents], dtype=np.int64),
+            np.array([languages.index(d.lang) for d in documents], np.uint8),
+            packed([d.id for d in documents]),
+            packed([d.text for d in documents]),
+            np.array([np.nan if d.sure is None else d.sure for d in documents], np.float32),
+        )
+
+
+def check_documents(documents: Iterable[Document], dim: int | None, seen: set[str]) -> None:
+    """Raises UserError for a repeated id and for vectors that do not fit; `seen` grows by the ids."""
+    for document in documents:
+        if document.id in seen:
+            raise UserError(f"passage id {document.id!r} occurs twice: ids name passages, so make them distinct")
+        seen.add(document.id)
+        shape = list(document.vectors.shape)
+        if len(shape) != 2 or (dim is not None and shape[1] != dim):
+            raise UserError(f"passage {document.id!r} has vectors of shape {shape}: all must be [vectors, {dim or 'E'}]")
+        if not torch.isfinite(document.vectors).all():
+            raise UserError(f"passage {document.id!r} has vectors that are not finite: the model's weights are damaged")
+
+
+def write_codec(folder: Path, codec: Codec) -> dict[str, Entry]:
+    """The codec's files in `folder`."""
+    return {f"codec-{name}": write_array(folder, _stem(f"codec-{name}"), a) for name, a in codec.arrays().items()}
+
+
+def write_part(folder: Path, codes: Codes, rows: Rows) -> dict[str, Entry]:
+    """A part's files in `folder`, by name."""
+    arrays = {
+        "centroids": codes.centroids, "scales": codes.scales, "fits": codes.fits, "codes": codes.codes,
+        "means": codes.means, "meanscales": codes.mean_scales, "ends": rows.ends, "langs": rows.langs,
+        "ids": rows.ids[0], "idends": rows.ids[1], "texts": rows.texts[0], "textends": rows.texts[1],
+        "sureness": rows.sureness,
+    }  # fmt: skip
+    return {name: write_array(folder, name, array) for name, array in arrays.items()}
+
+
+def content(
+    codec: Codec, bits: int, languages: Sequence[str], parts: Sequence[Mapping[str, int]], meta: Mapping[str, Any],
+    error: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What the manifest says beside the files. `parts` have `passages`, `vectors` and `deleted` each."""
+    return {
+        "bits": bits,
+        "dimensions": codec.dim,
+        "centroids": len(codec.rows),
+        "languages": list(languages),
+        "parts": [dict(part) for part in parts],
+        "error": error,
+        "meta": dict(meta),
+    }
+
+
+class CompressedIndex:
+    """An opened index: what `manifest.json` named when it was opened."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Raises UserError where it is missing, foreign, of another version, truncated; only `verify_compressed` reads
+        everything."""
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, INDEX)
+        check_sizes(self.folder, INDEX, self.manifest)
+        try:
+            self._open()
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise damaged(self.folder / MANIFEST, INDEX, f"does not describe one ({error!r})") from error
+
+    def _open(self) -> None:
+        manifest = self.manifest
+        dim, k = int(manifest["dimensions"]), int(manifest["centroids"])
+        shapes = {"rows": (k, dim), "row_scales": (k, 1), "axes": (dim, dim), "back": (dim, dim)}
+        codec = {
+            name: map_array(self.folder, INDEX, manifest["files"][f"codec-{name}"], dtype, shapes.get(name, (dim,)))
+            for name, dtype in CODEC.items()
+        }
+        if manifest["bits"] not in CODE_BYTES or codec["widths"].min() < 0 or codec["widths"].max() > 8:
+            raise damaged(self.folder / MANIFEST, INDEX, "names bits that no codec has")
+        self.codec = Codec.of(codec)
+        self.parts = [self._part(number) for number in range(len(manifest["parts"]))]
+        self.ids = Strings([(p["ids"], p["idends"]) for p in self.parts])
+        self.texts = Strings([(p["texts"], p["textends"]) for p in self.parts])
+        langs = np.concatenate([np.empty(0, np.uint8), *(p["langs"] for p in self.parts)])
+        if len(langs) and int(langs.max()) >= len(manifest["languages"]):
+            raise damaged(self.folder / MANIFEST, INDEX, "has fewer languages than its passages")
+        self.langs = Names(langs, manifest["languages"])
+        self.alive = ~np.concatenate(
+            [np.empty(0, bool), *(p["deleted"].astype(bool) if "deleted" in p else np.zeros(len(p["ends"]), bool) for p in self.parts)]
+        )  # fmt: skip
+
+    def _part(self, number: int) -> dict[str, Array]:
+        about, files = self.manifest["parts"][number], self.manifest["files"]
+        n, t, dim = int(about["passages"]), int(about["vectors"]), self.codec.dim
+        narrow = "<u2" if len(self.codec.rows) <= 2**16 else "<u4"
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+            "centroids": (narrow, (t,)), "scales": ("|u1", (t,)), "fits": ("|u1", (t,)),
+            "codes": ("|u1", (t, self.codec.layout.bytes)), "means": ("|i1", (n, dim)), "meanscales": ("<f4", (n,)),
+            "ends": ("<i8", (n,)), "langs": ("|u1", (n,)), "idends": ("<i8", (n,)), "textends": ("<i8", (n,)),
+            "sureness": ("<f4", (n,)), "deleted": ("|b1", (n,)),
+        }  # fmt: skip
+        arrays = {
+            name: map_array(self.folder, INDEX, files[f"{number}-{name}"], *shape)
+            for name, shape in shapes.items()
+            if name != "deleted" or f"{number}-deleted" in files
+        }
+        for name, ends in (("ids", "idends"), ("texts", "textends")):
+            size = int(arrays[ends][-1]) if n else 0
+            arrays[name] = map_array(self.folder, INDEX, files[f"{number}-{name}"], "|u1", (size,))
+        if n and (int(arrays["ends"][-1]) != t or (np.diff(arrays["ends"]) < 0).any() or arrays["ends"][0] < 0):
+            raise damaged(self.folder / files[f"{number}-ends"]["file"], INDEX, "does not rise to the number of vectors")
+        return arrays
+
+    @property
+    def engine(self) -> CompressedEngine:
+        """The engine over this index. Wherever a file lies about a centroid, it must not read outside: all are
+        compared with their number once."""
+        parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
+        return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive)
+
+    def _coded(self, number: int, arrays: dict[str, Array]) -> Part:
+        if len(arrays["centroids"]) and int(arrays["centroids"].max()) >= len(self.codec.rows):
+            path = self.folder / self.manifest["files"][f"{number}-centroids"]["file"]
+            raise damaged(path, INDEX, "names a centroid that is not there")
+        starts = np.concatenate([np.zeros(1, np.int64), arrays["ends"]])[: len(arrays["ends"])]
+        return Part(self.codes(arrays), starts, arrays["ends"])
+
+    @staticmethod
+    def codes(arrays: Mapping[str, Array]) -> Codes:
+        """A part's codes."""
+        names = ("centroids", "scales", "fits", "codes", "means", "meanscales")
+        return Codes(*(arrays[name] for name in names))
+
+
+def verify_compressed(folder: Path | str) -> None:
+    """Read all of the index in `folder` and compare checksums. Raises UserError that names the damaged file."""
+    verify(Path(folder), INDEX)
+    _ = CompressedIndex(folder).engine
+
+
+def _stem(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,73 @@
+"""Strings in a file of bytes: read when they are asked for, so that opening an index of millions costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+from colbertxm.engine.kernels import Array
+
+
+def packed(strings: Sequence[str]) -> tuple[Array, Array]:
+    """The strings' bytes end to end, uint8, and where each ends, [N] int64."""
+    raw = [string.encode("utf-8", "surrogatepass") for string in strings]
+    ends = np.cumsum([len(r) for r in raw], dtype=np.int64) if raw else np.empty(0, np.int64)
+    return np.frombuffer(b"".join(raw), np.uint8), ends
+
+
+class Strings(Sequence[str]):
+    """Several lists of `packed` strings as one."""
+
+    def __init__(self, lists: Sequence[tuple[Array, Array]]) -> None:
+        self._lists = lists
+        self._bounds = np.cumsum([0, *(len(ends) for _, ends in lists)])
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    @overload
+    def __getitem__(self, n: int) -> str: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[str]: ...
+    def __getitem__(self, n: int | slice) -> str | list[str]:
+        if isinstance(n, slice):
+            return [self[i] for i in range(*n.indices(len(self)))]
+        if not -len(self) <= n < len(self):
+            raise IndexError(n)
+        n %= len(self)
+        which = int(np.searchsorted(self._bounds, n, side="right")) - 1
+        raw, ends = self._lists[which]
+        at = n - int(self._bounds[which])
+        return bytes(raw[int(ends[at - 1]) if at else 0 : int(ends[at])]).decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        for raw, ends in self._lists:
+            whole, first = bytes(raw), 0
+            for last in ends.tolist():
+                yield whole[first:last].decode("utf-8", "surrogatepass")
+                first = last
+
+
+class Names(Sequence[str]):
+    """A few names by their numbers, one a document: languages."""
+
+    def __init__(self, numbers: Array, names: Sequence[str]) -> None:
+        self.numbers, self.names = numbers, names
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, n: int) -> str: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[str]: ...
+    def __getitem__(self, n: int | slice) -> str | list[str]:
+        if isinstance(n, slice):
+            return [self.names[i] for i in self.numbers[n].tolist()]
+        return self.names[int(self.numbers[n])]
+
+    def __iter__(self) -> Iterator[str]:
+        names = self.names
+        return (names[i] for i in self.numbers.tolist())
