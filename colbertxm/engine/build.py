@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colbertxm.engine.codec import CODE_BYTES, Codec, fit_codec
+from colbertxm.engine.codec import CODE_BYTES, Codec, Codes, fit_codec
 from colbertxm.engine.index import (
     INDEX,
     CompressedIndex,
@@ -33,6 +33,7 @@ from colbertxm.engine.index import (
     write_codec,
     write_part,
 )
+from colbertxm.engine.kernels import Array
 from colbertxm.engine.kmeans import number_of_centroids
 from colbertxm.errors import UserError
 from colbertxm.files import Entry, publish, writing
@@ -54,7 +55,8 @@ def build_index(
     """Build the index of `documents(n)`, the stream from its document n on, in `folder`.
 
     `bits` a dimension: 1, 2, 4 or 8. `memory_mb` bounds the sample that k-means sees and with it most of the memory; at
-    least some 400 MB are needed. Raises UserError for repeated ids, vectors that do not fit, another writer, a full disk.
+    least some 400 MB are needed. Raises UserError for repeated ids, vectors that do not fit, another writer, a full
+    disk.
     """
     folder = Path(folder)
     if bits not in CODE_BYTES:
@@ -103,7 +105,7 @@ def _spool(work: Path, documents: Callable[[int], Iterable[Document]]) -> list[P
         seen.update(known["ids"])
         languages, dim = known["languages"], known["dimensions"]
         count += len(known["ids"])
-    for batch in _batches(documents(count)):
+    for batch in batches(documents(count)):
         dim = batch[0].vectors.shape[-1] if dim is None else dim
         check_documents(batch, dim, seen)
         rows = Rows.of(batch, languages)
@@ -123,7 +125,7 @@ def _spool(work: Path, documents: Callable[[int], Iterable[Document]]) -> list[P
     return chunks
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Neighbouring documents, together CHUNK vectors or a little more."""
     batch, count = [], 0
     for document in documents:
@@ -199,10 +201,8 @@ def _encode(work: Path, chunk: Path, codec: Codec) -> dict[str, Any]:
     return dict(_read(path))
 
 
-def encode_blocks(codec: Codec, vectors: Any, ends: Any) -> Any:
-    """`codec.encode` of whole documents, some 2^14 vectors at a time; `vectors` [T, E] float16 or float32 may be mapped."""
-    from colbertxm.engine.codec import Codes
-
+def encode_blocks(codec: Codec, vectors: Array, ends: Array) -> Codes:
+    """`codec.encode` of whole documents, some 2^14 vectors at a time; `vectors` [T, E] of any floats may be mapped."""
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     pieces, first = [], 0
     while first < len(ends):

@@ -31,8 +31,8 @@ from colbertxm.engine.kmeans import Centroids, kmeans
 from colbertxm.engine.trellis import ERRORS, Layout, values
 
 CODE_BYTES = {1: 0.125, 2: 31 / 128, 4: 66 / 128, 8: 1.0}
-"""Bytes of code a dimension, by the bits that one asks for: with everything else 40 bytes a vector of 128 dimensions at 2
-bits and 75 at 4 are not exceeded."""
+"""Bytes of code a dimension, by the bits that one asks for: with everything else, 128 dimensions take at most 40 bytes
+a vector at 2 bits and 75 at 4."""
 SCALES = np.exp2((np.arange(256) - 192) / 16).astype(np.float32)  # 2^-12 to 2^4, steps of 4.4 %
 FITS = (0.75 + np.arange(256) / 512).astype(np.float32)  # .75 to 1.25
 SHRINK = 0.01  # of the mean eigenvalue: no axis is thought to be asked for less

@@ -72,7 +72,9 @@ class CompressedEngine:
     ) -> None:
         count = sum(len(part.starts) for part in parts)
         if not count == len(ids) == len(langs):
-            raise UserError(f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each")
+            raise UserError(
+                f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
+            )
         self.codec, self.parts, self.ids, self.langs = codec, parts, ids, langs
         self.bounds = np.cumsum([0, *(len(part.starts) for part in parts)])
         lengths = [part.ends - part.starts for part in parts]
@@ -180,7 +182,8 @@ class CompressedEngine:
             kernels.rerank(
                 chosen, part.starts, part.ends, block.columns, block.rotated, block.centroid_scores, block.used,
                 codes.centroids, codes.scales, codes.fits, codes.codes, codes.means, codes.mean_scales,
-                codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables, codec.table, SCALES, FITS, score,
+                codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables, codec.table, SCALES, FITS,
+                score,
             )  # fmt: skip
         return score
 

@@ -34,7 +34,7 @@ MAX_LANGS = 256
 
 
 class Document(NamedTuple):
-    """A passage to index: `vectors` [t, E] of the model that reads it; `text` to show; how sure a guessed language is."""
+    """A passage to index: `vectors` [t, E], the `text` to show, how sure a guessed language is."""
 
     id: str
     lang: str
@@ -78,7 +78,9 @@ def check_documents(documents: Iterable[Document], dim: int | None, seen: set[st
         seen.add(document.id)
         shape = list(document.vectors.shape)
         if len(shape) != 2 or (dim is not None and shape[1] != dim):
-            raise UserError(f"passage {document.id!r} has vectors of shape {shape}: all must be [vectors, {dim or 'E'}]")
+            raise UserError(
+                f"passage {document.id!r} has vectors of shape {shape}: all must be [vectors, {dim or 'E'}]"
+            )
         if not torch.isfinite(document.vectors).all():
             raise UserError(f"passage {document.id!r} has vectors that are not finite: the model's weights are damaged")
 
@@ -147,9 +149,8 @@ class CompressedIndex:
         if len(langs) and int(langs.max()) >= len(manifest["languages"]):
             raise damaged(self.folder / MANIFEST, INDEX, "has fewer languages than its passages")
         self.langs = Names(langs, manifest["languages"])
-        self.alive = ~np.concatenate(
-            [np.empty(0, bool), *(p["deleted"].astype(bool) if "deleted" in p else np.zeros(len(p["ends"]), bool) for p in self.parts)]
-        )  # fmt: skip
+        flags = [p["deleted"] if "deleted" in p else np.zeros(len(p["ends"]), bool) for p in self.parts]
+        self.alive = ~np.concatenate([np.empty(0, bool), *flags])
 
     def _part(self, number: int) -> dict[str, Array]:
         about, files = self.manifest["parts"][number], self.manifest["files"]
@@ -170,7 +171,9 @@ class CompressedIndex:
             size = int(arrays[ends][-1]) if n else 0
             arrays[name] = map_array(self.folder, INDEX, files[f"{number}-{name}"], "|u1", (size,))
         if n and (int(arrays["ends"][-1]) != t or (np.diff(arrays["ends"]) < 0).any() or arrays["ends"][0] < 0):
-            raise damaged(self.folder / files[f"{number}-ends"]["file"], INDEX, "does not rise to the number of vectors")
+            raise damaged(
+                self.folder / files[f"{number}-ends"]["file"], INDEX, "does not rise to the number of vectors"
+            )
         return arrays
 
     @property

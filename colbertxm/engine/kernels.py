@@ -8,7 +8,8 @@ Why they look as they do (milliseconds and ratios: `python benchmarks/engine/tri
   maximum is one instruction a document vector. The table of 8,192 centroids is 256 kB and stays in the second cache.
 - `rerank` decodes two vectors at a time into 1 kB of the first cache and multiplies them there.
 - `encode` runs the Viterbi algorithm for WIDE vectors side by side: its transitions differ, the vectors' do not.
-- Threads take whole documents or whole blocks; every sum has one order, so their number changes no bit.
+- Threads are Python's (the loops hold no lock) and take whole documents or blocks of vectors; every sum has one order,
+  so their number changes no bit. Numba's own threads would cost seconds of compiling.
 """
 
 from __future__ import annotations
@@ -83,13 +84,15 @@ def _unpack(
     code: Array, places: Array, shifts: Array, masks: Array, tables: Array, table: Array, row: Array, words: Array,
     out: Array,
 ) -> None:  # fmt: skip
-    """One code [B] to its values [E]: table[tables + window of bits]; the window stands in the three bytes from `places`
-    on, `shifts` from their end. `row` [B + 3] and `words` [B + 1] are room to work in, zeros at first. Unsigned numbers
+    """One code [B] to its values [E]: table[tables + window of bits]; it stands in the three bytes from `places` on,
+    `shifts` from their end. `row` [B + 3] and `words` [B + 1] are room to work in, zeros at first. Unsigned numbers
     of 32 bits throughout spare the checks for negative places (200 ns a vector; 310 with numpy's usual int64)."""
     for b in range(len(code)):
         row[b + 1] = code[b]  # a zero byte stays before, two behind
     for b in range(len(words)):
-        words[b] = (np.uint32(row[b]) << np.uint32(16)) | (np.uint32(row[b + 1]) << np.uint32(8)) | np.uint32(row[b + 2])
+        words[b] = (
+            (np.uint32(row[b]) << np.uint32(16)) | (np.uint32(row[b + 1]) << np.uint32(8)) | np.uint32(row[b + 2])
+        )
     for e in range(len(places)):
         out[e] = table[np.uint32(tables[e] + ((words[places[e]] >> shifts[e]) & masks[e]))]
 
@@ -205,21 +208,21 @@ def _viterbi(values: Array, widths: Array, tables: Array, table: Array, windows:
         cost[:] = new
     for lane in range(WIDE):
         state = 0
-        for s in range(states):
-            if cost[s, lane] < cost[state, lane]:
-                state = s
+        for i in range(states):
+            if cost[i, lane] < cost[state, lane]:
+                state = i
         for e in range(len(widths) - 1, -1, -1):
-            w = back[e, state, lane]
-            windows[e, lane] = w
-            state = w >> widths[e]  # of a plain coordinate too: `_plain_step` puts the state before the bits
+            window = back[e, state, lane]
+            windows[e, lane] = window
+            state = window >> widths[e]  # of a plain coordinate too: `_plain_step` puts the state before the bits
 
 
-@numba.njit(nogil=True, cache=True, parallel=True, fastmath=FAST)
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
 def encode(values: Array, widths: Array, tables: Array, table: Array, codes: Array) -> None:  # pragma: no cover
     """Trellis codes of `values` [T, E] float32 (of unit variance): bits of `widths` [E] each, end to end, into
     `codes` [T, B] uint8."""
     total, dim = values.shape
-    for block in numba.prange((total + WIDE - 1) // WIDE):
+    for block in range((total + WIDE - 1) // WIDE):
         lanes = np.zeros((dim, WIDE), np.float32)
         windows = np.zeros((dim, WIDE), np.int32)
         back = np.zeros((dim, 1 << MEMORY, WIDE), np.int32)

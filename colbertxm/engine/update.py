@@ -1,0 +1,181 @@
+"""Change a compressed index: add, delete, replace, compact. Readers keep what they opened; a kill leaves old or new.
+
+Every change writes new files beside the old ones and then the manifest. Documents that are added are encoded with the
+codec that is there: `add` warns where it no longer fits them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colbertxm.engine.build import CHUNK, batches, encode_blocks
+from colbertxm.engine.codec import Codes
+from colbertxm.engine.index import INDEX, CompressedIndex, Document, Rows, check_documents, content, write_part
+from colbertxm.engine.kernels import Array
+from colbertxm.engine.strings import Strings, packed
+from colbertxm.errors import UserError, nearest
+from colbertxm.files import Entry, publish, write_array, writing
+
+DRIFT = 1.5  # times the error at building: the centroids then no longer fit
+
+
+def add(folder: Path | str, documents: Iterable[Document], replace: bool = False) -> CompressedIndex:
+    """Add `documents`, CHUNK vectors at a time in memory, all of them or none. An id that is there is an error, or with
+    `replace` the old passage goes. Raises UserError as `build_index` does; warns on stderr where the codec's error is
+    DRIFT times that at building."""
+    folder = Path(folder)
+    with writing(folder, INDEX):
+        index = CompressedIndex(folder)
+        languages = list(index.manifest["languages"])
+        place = _places(index)
+        gone: set[str] = set()
+        seen: set[str] = set()
+        files, about = _old(index)
+        worst = 0.0
+        for batch in batches(documents):
+            check_documents(batch, index.codec.dim, seen)
+            known = [d.id for d in batch if d.id in place]
+            if known and not replace:
+                raise UserError(f"passage id {known[0]!r} is in {folder} already: delete it first, or replace it")
+            gone.update(known)
+            rows = Rows.of(batch, languages)
+            vectors = torch.cat([d.vectors.to("cpu", torch.float16) for d in batch])
+            codes = encode_blocks(index.codec, vectors.numpy(), rows.ends)
+            worst = max(worst, _error(index, codes, vectors, rows.ends))
+            written = write_part(folder, codes, rows)
+            files |= {f"{len(about)}-{name}": entry for name, entry in written.items()}
+            about.append({"passages": len(batch), "vectors": len(vectors), "deleted": 0})
+        files, about = _without(folder, index, files, about, [place[name] for name in sorted(gone)])
+        _publish(folder, index, languages, about, files)
+    if worst > DRIFT * max(index.manifest["error"], 1e-6):
+        times = worst / max(index.manifest["error"], 1e-6)
+        print(
+            f"colbertxm: the added passages are coded {times:.1f} times less exactly than those that {folder} was "
+            "built with: its centroids no longer fit, build it again",
+            file=sys.stderr,
+        )
+    return CompressedIndex(folder)
+
+
+def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
+    """Delete the passages `ids`. Raises UserError for one that is not there, and then deletes none."""
+    folder = Path(folder)
+    if isinstance(ids, str):
+        raise UserError(f"ids = {ids!r} is one string: give a collection of passage ids, [{ids!r}]")
+    with writing(folder, INDEX):
+        index = CompressedIndex(folder)
+        place = _places(index)
+        if missing := sorted(set(ids) - place.keys()):
+            raise UserError(
+                f"no passage {missing[0]!r} is in {folder}{nearest(missing[0], place)}: nothing was deleted"
+            )
+        files, about = _old(index)
+        files, about = _without(folder, index, files, about, [place[name] for name in set(ids)])
+        _publish(folder, index, index.manifest["languages"], about, files)
+    return CompressedIndex(folder)
+
+
+def compact(folder: Path | str) -> CompressedIndex:
+    """Write the index anew without what was deleted, in parts of CHUNK vectors; hits and scores stay the same."""
+    folder = Path(folder)
+    with writing(folder, INDEX):
+        index = CompressedIndex(folder)
+        files = {name: entry for name, entry in index.manifest["files"].items() if name.startswith("codec-")}
+        about: list[dict[str, int]] = []
+        waiting: list[tuple[Codes, Rows]] = []
+        first = 0
+        for number, arrays in enumerate(index.parts):
+            alive = index.alive[first : first + len(arrays["ends"])]
+            first += len(arrays["ends"])
+            waiting.append(_kept(index, number, alive))
+            held = sum(len(codes.centroids) for codes, _ in waiting)
+            if held >= CHUNK or number + 1 == len(index.parts):
+                codes, rows = _joined(waiting)
+                if len(rows.ends):
+                    written = write_part(folder, codes, rows)
+                    files |= {f"{len(about)}-{name}": entry for name, entry in written.items()}
+                    about.append({"passages": len(rows.ends), "vectors": len(codes.centroids), "deleted": 0})
+                waiting = []
+        _publish(folder, index, index.manifest["languages"], about, files)
+    return CompressedIndex(folder)
+
+
+def _places(index: CompressedIndex) -> dict[str, int]:
+    """Where each living passage stands, by id."""
+    return {name: n for n, name in enumerate(index.ids) if index.alive[n]}
+
+
+def _old(index: CompressedIndex) -> tuple[dict[str, Entry], list[dict[str, int]]]:
+    return dict(index.manifest["files"]), [dict(part) for part in index.manifest["parts"]]
+
+
+def _without(
+    folder: Path, index: CompressedIndex, files: dict[str, Entry], about: list[dict[str, int]], places: list[int]
+) -> tuple[dict[str, Entry], list[dict[str, int]]]:
+    """The files and parts when the passages at `places` are flagged as deleted."""
+    alive = index.alive.copy()
+    alive[places] = False
+    first = 0
+    for number, arrays in enumerate(index.parts):
+        last = first + len(arrays["ends"])
+        deleted = int((~alive[first:last]).sum())
+        if deleted != about[number]["deleted"]:
+            files[f"{number}-deleted"] = write_array(folder, "deleted", ~alive[first:last])
+            about[number]["deleted"] = deleted
+        first = last
+    return files, about
+
+
+def _publish(
+    folder: Path, index: CompressedIndex, languages: list[str], about: list[dict[str, int]], files: Mapping[str, Entry]
+) -> None:
+    old: dict[str, Any] = index.manifest
+    publish(folder, INDEX, content(index.codec, old["bits"], languages, about, old["meta"], old["error"]), files)
+
+
+def _error(index: CompressedIndex, codes: Codes, vectors: torch.Tensor, ends: Array) -> float:
+    offsets = torch.from_numpy(np.concatenate([[0], ends]))
+    return float((index.codec.decode(codes, offsets) - vectors.float()).square().sum(1).mean())
+
+
+def _kept(index: CompressedIndex, number: int, alive: Array) -> tuple[Codes, Rows]:
+    """What is alive of a part."""
+    arrays = index.parts[number]
+    lengths = np.diff(arrays["ends"], prepend=0)
+    vectors = np.repeat(alive, lengths)
+    codes = CompressedIndex.codes(arrays)
+    some = Codes(
+        codes.centroids[vectors], codes.scales[vectors], codes.fits[vectors], codes.codes[vectors],
+        codes.means[alive], codes.mean_scales[alive],
+    )  # fmt: skip
+    ids, texts = (
+        packed([name for name, lives in zip(Strings([pair]), alive.tolist(), strict=True) if lives])
+        for pair in ((arrays["ids"], arrays["idends"]), (arrays["texts"], arrays["textends"]))
+    )
+    ends = np.cumsum(lengths[alive], dtype=np.int64)
+    return some, Rows(ends, arrays["langs"][alive], ids, texts, arrays["sureness"][alive])
+
+
+def _joined(parts: list[tuple[Codes, Rows]]) -> tuple[Codes, Rows]:
+    names = ("centroids", "scales", "fits", "codes", "means", "mean_scales")
+    codes = Codes(*(np.concatenate([getattr(codes, name) for codes, _ in parts]) for name in names))
+    rows = [rows for _, rows in parts]
+    return codes, Rows(
+        _stacked([r.ends for r in rows]),
+        np.concatenate([r.langs for r in rows]),
+        (np.concatenate([r.ids[0] for r in rows]), _stacked([r.ids[1] for r in rows])),
+        (np.concatenate([r.texts[0] for r in rows]), _stacked([r.texts[1] for r in rows])),
+        np.concatenate([r.sureness for r in rows]),
+    )
+
+
+def _stacked(ends: list[Array]) -> Array:
+    """Ends of lists that stand one behind the other."""
+    before = np.cumsum([0, *(int(e[-1]) if len(e) else 0 for e in ends)])
+    return np.concatenate([e + b for e, b in zip(ends, before, strict=False)]).astype(np.int64)
