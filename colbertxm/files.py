@@ -30,6 +30,7 @@ from colbertxm.errors import UserError
 from colbertxm.progress import progress
 
 MANIFEST = "manifest.json"
+WORK = ".build"  # where a build keeps what it will continue from
 OURS = re.compile(r"[a-z]+(-[a-z-]+)?(-[0-9a-f]{12})?\.(npy|bin|json)(\.part)?")
 BLOCK = 2**22  # bytes hashed at a time
 AHEAD = 4  # blocks that wait to be written
@@ -64,7 +65,7 @@ class DataFile:
         self._digest = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
-        with _refusals(folder):
+        with refusals(folder):
             self._file = self._part.open("w+b")
 
     def write(self, block: bytes | memoryview) -> None:
@@ -80,7 +81,7 @@ class DataFile:
     def _wait(self, waiting: int) -> None:
         """Until no more than so many blocks wait. Raises UserError where the disk refused one."""
         while len(self._waiting) > waiting:
-            with _refusals(self.folder):
+            with refusals(self.folder):
                 self._waiting.popleft().result()
 
     def finish(self, header: bytes = b"") -> Entry:
@@ -88,7 +89,7 @@ class DataFile:
         written (the file is then read once more for its checksum)."""
         self._wait(0)
         self._thread.shutdown()
-        with _refusals(self.folder), self._file as file:
+        with refusals(self.folder), self._file as file:
             if header:
                 file.seek(0)
                 file.write(header)
@@ -125,7 +126,7 @@ def writing(folder: Path, kind: Kind) -> Iterator[None]:
     another process writes there or the system refuses."""
     new = not folder.exists()
     try:
-        with _refusals(folder):
+        with refusals(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / ".lock", timeout=0)
             lock.acquire()
@@ -140,7 +141,7 @@ def writing(folder: Path, kind: Kind) -> Iterator[None]:
     except Timeout as error:
         raise UserError(f"{folder} is being written by another process: wait for it, or write elsewhere") from error
     finally:
-        if new and not (folder / MANIFEST).exists():
+        if new and not (folder / MANIFEST).exists() and not (folder / WORK).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -149,7 +150,7 @@ def publish(folder: Path, kind: Kind, content: Mapping[str, Any], files: Mapping
     manifest = {"format": kind.format, "version": kind.version, **content, "files": dict(files)}
     manifest["sha256"] = _own_checksum(manifest)
     part = folder / (MANIFEST + ".part")
-    with _refusals(folder):
+    with refusals(folder):
         with part.open("wb") as out:
             out.write(_encode(manifest))
             out.flush()
@@ -251,7 +252,8 @@ def _sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _refusals(folder: Path) -> Iterator[None]:
+def refusals(folder: Path) -> Iterator[None]:
+    """What the system refuses in `folder`, as a UserError."""
     try:
         yield
     except Timeout:

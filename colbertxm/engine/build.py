@@ -36,12 +36,11 @@ from colbertxm.engine.index import (
 from colbertxm.engine.kernels import Array
 from colbertxm.engine.kmeans import number_of_centroids
 from colbertxm.errors import UserError
-from colbertxm.files import Entry, publish, writing
+from colbertxm.files import WORK, Entry, publish, refusals, writing
 from colbertxm.progress import progress
 
 CHUNK = 2**18  # vectors a chunk, 64 MB of 128 dimensions
 PER_CENTROID = 20  # vectors a centroid that k-means sees; more lowers the error by less than 1 %
-WORK = ".build"
 
 
 def build_index(
@@ -64,26 +63,42 @@ def build_index(
     with writing(folder, INDEX):
         work = folder / WORK
         asked = {"bits": bits, "seed": seed, "memory_mb": memory_mb}
-        _begin(work, asked)
-        chunks = _spool(work, documents)
-        codec, error = _codec(work, chunks, asked)
-        languages: list[str] = _read(chunks[-1])["languages"]
-        advance = progress(len(chunks), "parts encoded")
-        parts = []
-        for chunk in chunks:
-            parts.append(_encode(work, chunk, codec))
-            advance(1)
-        files = {**_linked(folder, work, _read(work / "codec.json")["files"])}
-        for number, part in enumerate(parts):
-            linked = _linked(folder, work, part["files"])
-            files |= {f"{number}-{name}": entry for name, entry in linked.items()}
-        about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
-        publish(folder, INDEX, content(codec, bits, languages, about, meta or {}, error), files)
+        try:
+            with refusals(folder):
+                _build(folder, work, documents, asked, meta or {})
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError):  # with a full disk one continues, with a wrong stream not
+                shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
     return CompressedIndex(folder)
 
 
-def _begin(work: Path, asked: dict[str, Any]) -> None:
+def _build(
+    folder: Path,
+    work: Path,
+    documents: Callable[[int], Iterable[Document]],
+    asked: Mapping[str, Any],
+    meta: Mapping[str, Any],
+) -> None:
+    _begin(work, asked)
+    chunks = _spool(work, documents)
+    codec, error = _codec(work, chunks, asked)
+    languages: list[str] = _read(chunks[-1])["languages"]
+    advance = progress(len(chunks), "parts encoded")
+    parts = []
+    for chunk in chunks:
+        parts.append(_encode(work, chunk, codec))
+        advance(1)
+    files = _linked(folder, work, _read(work / "codec.json")["files"])
+    for number, part in enumerate(parts):
+        linked = _linked(folder, work, part["files"])
+        files |= {f"{number}-{name}": entry for name, entry in linked.items()}
+    about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
+    publish(folder, INDEX, content(codec, asked["bits"], languages, about, meta, error), files)
+
+
+def _begin(work: Path, asked: Mapping[str, Any]) -> None:
     """Keep what an earlier build with the same settings left, and nothing else."""
     settings = work / "settings.json"
     if settings.exists() and _read(settings) != asked:

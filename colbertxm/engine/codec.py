@@ -94,7 +94,7 @@ class Codec:
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Codec:
         """The codec of `arrays()`."""
-        return cls(**{name: np.asarray(array) for name, array in arrays.items()})
+        return cls(**{name: np.array(array) for name, array in arrays.items()})
 
     def encode(self, vectors: Tensor, offsets: Tensor) -> Codes:
         """Encode documents: `vectors` [T, E] float32, document n is rows offsets[n]:offsets[n + 1]."""

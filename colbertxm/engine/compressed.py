@@ -42,6 +42,17 @@ class Part:
     def of(cls, codes: Codes, offsets: Array) -> Part:
         return cls(codes, np.ascontiguousarray(offsets[:-1]), np.ascontiguousarray(offsets[1:]))
 
+    def read_only(self) -> Part:
+        """The same as read-only views, as mapped files are: the kernels are compiled for one kind of array alone."""
+        codes = Codes(**{name: _view(array) for name, array in vars(self.codes).items()})
+        return Part(codes, _view(self.starts), _view(self.ends))
+
+
+def _view(array: Array) -> Array:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
 
 @dataclass(frozen=True)
 class Block:
@@ -75,7 +86,8 @@ class CompressedEngine:
             raise UserError(
                 f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
             )
-        self.codec, self.parts, self.ids, self.langs = codec, parts, ids, langs
+        self.codec, self.ids, self.langs = codec, ids, langs
+        self.parts = [part.read_only() for part in parts]
         self.bounds = np.cumsum([0, *(len(part.starts) for part in parts)])
         lengths = [part.ends - part.starts for part in parts]
         self.findable = np.concatenate([*lengths, np.empty(0, np.int64)]) > 0
