@@ -3,7 +3,7 @@
 What decides how an index fares is in them: a direction that all vectors share, topics, thousands of senses of words
 whose frequency falls by Zipf's law and whose clouds are long in a few directions of their own, a context that all
 vectors of a document share (families of documents share most of theirs: near-duplicates), and a little noise.
-A query takes some vectors of one document, re-words them, and fills up to 32 with mixtures of those, as mask expansion does.
+A query takes some vectors of one document, re-words them, and fills up to 32 with mixtures, as mask expansion does.
 
     vectors-NNN.npy   [t, 128] float16 or float32, of length one
     lengths-NNN.npy   [n] int32: vectors of each document

@@ -2,7 +2,7 @@
 
 Every library's process uses this file, so it needs NumPy and the standard library alone. A job is a JSON file:
 
-    action    "build" or "search"; each is a process of its own, so that a search finds nothing warm but the disk's cache
+    action    "build" or "search"; each in a process of its own
     vectors   folder of vectors (benchmarks/engine/vectors.py)
     index     folder of the index
     build     the build's arguments
