@@ -17,13 +17,16 @@ def table(records: Sequence[Record]) -> str:
     """One size's records in Markdown: a line for each engine and setting, 1 thread and 2 beside one another."""
     run = [record for record in records if "not_run" not in record]
     threads = sorted({record["threads"] for record in run})
-    columns = "".join(f" p50 ms, {count} thread{'s' * (count > 1)} (p95) |" for count in threads)
+    columns = "".join(f" p50 ms, {count} thread{'s' * (count > 1)} (p95; CPU) |" for count in threads)
     lines = [f"| engine | setting | recall@10 | @100 |{columns} bytes/vector | build s (CPU) | peak MB of build |"]
     lines.append("|---" * (7 + len(threads)) + "|")
     for engine, setting in dict.fromkeys((record["engine"], record["setting"]) for record in run):
         same = {r["threads"]: r for r in run if (r["engine"], r["setting"]) == (engine, setting)}
         one = next(iter(same.values()))
-        times = [f"{same[n]['p50_ms']:.1f} ({same[n]['p95_ms']:.1f})" if n in same else "" for n in threads]
+        times = [
+            f"{same[n]['p50_ms']:.1f} ({same[n]['p95_ms']:.1f}; {same[n]['cpu_ms']:.1f})" if n in same else ""
+            for n in threads
+        ]
         lines.append(
             f"| {engine} | {setting} | {one['recall_10']:.3f} | {one['recall_100']:.3f} | {' | '.join(times)} "
             f"| {one['bytes_per_vector']:.1f} | {one['build_s']:.0f} ({one['build_cpu_s']:.0f}) "

@@ -105,6 +105,7 @@ def record(engine: Engine, job: Job, size: Record, threads: int, setting: Record
         "threads": threads,
         "p50_ms": statistics.median(setting["ms"]),
         "p95_ms": float(np.percentile(setting["ms"], 95)),
+        "cpu_ms": setting["cpu_ms"],  # of all threads, mean: the better guide on a busy machine
         "recall_10": recall(setting["ids"], job.truth, 10),
         "recall_100": recall(setting["ids"], job.truth, 100),
         "bytes_per_vector": size["bytes"] / size["vectors"],
