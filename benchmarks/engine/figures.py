@@ -51,7 +51,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     colours = dict(zip([n for n in names if not _our(run, n)], COLOURS * 9, strict=False))
     colours |= dict(zip([n for n in names if _our(run, n)], OUR_COLOURS * 9, strict=False))
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(1.2 + 4.4 * len(sizes), 4.9), layout="constrained", dpi=110)
+        figure = Figure(figsize=(2.0 + 4.4 * len(sizes), 5.1), layout="constrained", dpi=110)
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for panel, size in zip(panels, sizes, strict=True):
@@ -67,7 +67,9 @@ def draw(records: Sequence[Record], path: Path) -> None:
             panel.grid(alpha=0.25, which="both")
         panels[0].set_ylabel("recall@10 of exact MaxSim")
         panels[0].set_ylim(0, 1.03)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(sizes), frameon=False
+        )
         with replacing(path) as part:
             figure.savefig(part, format="png", metadata={"Software": None})
 
