@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ bench-loaders: setup ## our training loader beside datasets' streaming and PyLat
 
 bench-train: setup ## training beside PyLate and sentence-transformers, and its memory: 17 minutes, 15 GB
 	@$(PY) -m benchmarks.train.run $(ARGS)
+
+bench-engine: setup ## our search beside fast-plaid, tachiom, xtr-warp-rs and LanceDB: hours (PEERS= for ours alone)
+	@$(PY) -m benchmarks.engine.run $(if $(filter undefined,$(origin PEERS)),,--peers "$(PEERS)") $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -25,6 +25,10 @@ class Peer:
     installs: tuple[tuple[str, ...], ...]
     legacy: str = ""
     """A package to put before the environment's own."""
+    torch: str = TORCH
+    """What is installed first and may not change; empty for a library that needs no torch."""
+    platform: str = ""
+    """The platform that `legacy`'s wheel names, where pip would not take it for this machine's."""
 
 
 COLBERT = (("transformers<5", "colbert-ai==0.2.22", "faiss-cpu"),)
@@ -51,18 +55,19 @@ def _run(command: list[str]) -> None:
         raise UserError(f"`{' '.join(command)}` failed: {lines[-1]}")
 
 
-def ready(peer: Peer) -> tuple[Path, Path | None]:
-    """The peer's python, and the folder to put first on its path. Makes what is not there. Raises UserError with
-    pip's last line where that fails."""
-    folder = cache_folder() / "parity" / peer.environment
+def ready(peer: Peer, group: str = "parity") -> tuple[Path, Path | None]:
+    """The peer's python, and the folder to put first on its path. Makes what is not there, in the cache's folder
+    `group`. Raises UserError with pip's last line where that fails."""
+    folder = cache_folder() / group / peer.environment
     python = folder / "bin" / "python"
     stamp = folder / f"ready-{'-'.join(word for call in peer.installs for word in call).replace('/', '_')}"
     if not stamp.is_file():
         print(f"installing {peer.environment} in {folder} (minutes)", file=sys.stderr)
         _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(python), "-m", "pip", "install", "--quiet", TORCH])
+        if peer.torch:
+            _run([str(python), "-m", "pip", "install", "--quiet", peer.torch])
         lock = folder / "torch.txt"
-        lock.write_text(TORCH + "\n", encoding="utf-8")
+        lock.write_text(peer.torch + "\n", encoding="utf-8")
         for call in peer.installs:
             _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(lock), *call])
         stamp.touch()
@@ -71,6 +76,8 @@ def ready(peer: Peer) -> tuple[Path, Path | None]:
     target = folder / peer.legacy
     if not target.is_dir():
         part = target.with_name(target.name + ".part")
-        _run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part), peer.legacy])
+        foreign = ["--platform", peer.platform, "--only-binary=:all:"] if peer.platform else []
+        options = ["--quiet", "--no-deps", "--target", str(part), *foreign]
+        _run([str(python), "-m", "pip", "install", *options, peer.legacy])
         part.rename(target)
     return python, target

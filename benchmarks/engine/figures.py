@@ -1,0 +1,78 @@
+"""From records to a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from colbertxm.evaluation.results import replacing
+
+Record = dict[str, Any]
+COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+OUR_COLOURS = ("#0072B2", "#003f63", "#6ab5e0")
+
+
+def table(records: Sequence[Record]) -> str:
+    """One size's records in Markdown: a line for each engine and setting, 1 thread and 2 beside one another."""
+    run = [record for record in records if "not_run" not in record]
+    threads = sorted({record["threads"] for record in run})
+    columns = "".join(f" p50 ms, {count} thread{'s' * (count > 1)} (p95; CPU) |" for count in threads)
+    lines = [f"| engine | setting | recall@10 | @100 |{columns} bytes/vector | build s (CPU) | peak MB of build |"]
+    lines.append("|---" * (7 + len(threads)) + "|")
+    for engine, setting in dict.fromkeys((record["engine"], record["setting"]) for record in run):
+        same = {r["threads"]: r for r in run if (r["engine"], r["setting"]) == (engine, setting)}
+        one = next(iter(same.values()))
+        times = [
+            f"{same[n]['p50_ms']:.1f} ({same[n]['p95_ms']:.1f}; {same[n]['cpu_ms']:.1f})" if n in same else ""
+            for n in threads
+        ]
+        lines.append(
+            f"| {engine} | {setting} | {one['recall_10']:.3f} | {one['recall_100']:.3f} | {' | '.join(times)} "
+            f"| {one['bytes_per_vector']:.1f} | {one['build_s']:.0f} ({one['build_cpu_s']:.0f}) "
+            f"| {one['build_peak_mb']:,.0f} |"
+        )
+    lines += [f"\nnot run: {record['not_run']}" for record in records if "not_run" in record]
+    return "\n".join(lines)
+
+
+def draw(records: Sequence[Record], path: Path) -> None:
+    """Recall against time on one thread as a PNG, a panel for each number of documents; a line joins the settings of
+    an engine."""
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    run = [record for record in records if "not_run" not in record]
+    fewest = min(record["threads"] for record in run)
+    run = [record for record in run if record["threads"] == fewest]
+    sizes = sorted({record["documents"] for record in run})
+    names = list(dict.fromkeys(record["engine"] for record in sorted(run, key=lambda record: record["our"])))
+    colours = dict(zip([n for n in names if not _our(run, n)], COLOURS * 9, strict=False))
+    colours |= dict(zip([n for n in names if _our(run, n)], OUR_COLOURS * 9, strict=False))
+    with matplotlib.style.context("default"):
+        figure = Figure(figsize=(2.0 + 4.4 * len(sizes), 5.1), layout="constrained", dpi=110)
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+        for panel, size in zip(panels, sizes, strict=True):
+            for name in names:
+                points = [r for r in run if r["engine"] == name and r["documents"] == size]
+                points.sort(key=lambda record: float(record["p50_ms"]))
+                times, recalls = [r["p50_ms"] for r in points], [r["recall_10"] for r in points]
+                panel.plot(times, recalls, "s-" if _our(run, name) else "o-", color=colours[name], label=name)
+            panel.set_xscale("log")
+            panel.set_title(f"{size:,} documents", loc="left", fontsize=11)
+            panel.set_xlabel(f"ms per query, {fewest} thread{'s' * (fewest > 1)} (median)")
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.grid(alpha=0.25, which="both")
+        panels[0].set_ylabel("recall@10 of exact MaxSim")
+        panels[0].set_ylim(0, 1.03)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(sizes), frameon=False
+        )
+        with replacing(path) as part:
+            figure.savefig(part, format="png", metadata={"Software": None})
+
+
+def _our(records: Sequence[Record], name: str) -> bool:
+    return any(record["our"] for record in records if record["engine"] == name)

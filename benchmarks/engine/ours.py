@@ -1,0 +1,49 @@
+"""Our engines, measured as the peers are: the same job, a process of their own.
+
+`python -m benchmarks.engine.ours JOB` is the script of the exhaustive engine: float32 vectors as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.engine.engines import Engine
+from benchmarks.engine.job import Job, Record, measured
+from benchmarks.engine.peers import common
+from colbertxm.engine.exact import ExactEngine
+
+EXACT = Engine("colbertxm, exhaustive float32", "benchmarks.engine.ours")
+OURS = (EXACT,)
+
+
+def ours(job: Job) -> list[Record]:
+    """The figures of each of our engines."""
+    return [found for engine in OURS for found in measured(engine, job)]
+
+
+def build(corpus: common.Corpus, folder: Path, options: dict[str, Any]) -> None:
+    """The vectors and where each document begins."""
+    np.save(folder / "vectors.npy", corpus.vectors)
+    np.save(folder / "offsets.npy", corpus.offsets)
+
+
+def opened(folder: Path, threads: int) -> common.Searcher:
+    """Read into memory."""
+    torch.set_num_threads(threads)
+    offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
+    names = [str(number) for number in range(len(offsets) - 1)]
+    engine = ExactEngine(torch.from_numpy(np.load(folder / "vectors.npy")), offsets, names, ["en"] * len(names))
+
+    def search(query: np.ndarray, k: int, arguments: dict[str, Any]) -> list[int]:
+        ((ids, _),) = engine.search([torch.from_numpy(query)], k, **arguments)
+        return [int(name) for name in ids]
+
+    return search
+
+
+if __name__ == "__main__":
+    common.main(build, opened)

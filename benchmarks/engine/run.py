@@ -1,0 +1,112 @@
+"""Engines on the same vectors: time, recall, size and build: `make bench-engine`.
+
+fast-plaid, tachiom, xtr-warp-rs and LanceDB in environments of their own, and ours; each builds an index from the same
+generated vectors and answers the same queries, one at a time. Recall is against exact MaxSim over float32 vectors.
+Written: benchmarks/results/engine.json, and with --picture frontier.png. Without the peers: `make bench-engine PEERS=`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine.engines import ENGINES
+from benchmarks.engine.figures import draw, table
+from benchmarks.engine.job import Job, Record, measured
+from benchmarks.engine.oracle import truth
+from benchmarks.engine.ours import ours
+from benchmarks.engine.vectors import Shape, make
+from benchmarks.record import row, write
+from colbertxm.errors import UserError
+from colbertxm.sources import cache_folder
+
+PICTURE = Path(__file__).parent / "frontier.png"
+SIZES = "5000,20000,50000"
+K = 100
+
+
+def compare(folder: Path, given: argparse.Namespace) -> list[Record]:
+    """All engines on one folder of vectors."""
+    started = time.perf_counter()
+    true = truth(folder, given.queries, K)
+    print(f"{folder.name}: exact MaxSim took {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    records = []
+    with tempfile.TemporaryDirectory(dir=given.work) as work:
+        job = Job(folder, true, Path(work) / "engine", K, max(given.threads), tuple(given.threads))
+        for name in given.peers:
+            records += measured(ENGINES[name], job)
+        records += ours(job)
+    return records
+
+
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The records as a benchmark's figures."""
+    made = []
+    for record in records:
+        if "not_run" in record:
+            made.append({"name": "engine_not_run", "value": None, "unit": "", "settings": dict(record)})
+            continue
+        settings = {name: value for name, value in record.items() if name != "p50_ms"}
+        made.append(row("engine_query_ms", record["p50_ms"], "ms", **settings))
+    return made
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises UserError for an engine that nobody knows."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--documents", default=SIZES, help=f"sizes, joined by commas ({SIZES})")
+    parser.add_argument("--peers", default=",".join(ENGINES), help="joined by commas; '' for none (all)")
+    parser.add_argument("--vectors", type=Path, help="a folder of vectors instead of generated ones")
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of a search (1 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="folder for indexes, removed again (the system's temporary folder)")
+    parser.add_argument("--picture", action="store_true", help=f"draw {PICTURE.name}")
+    given = parser.parse_args(arguments)
+    given.peers = [name.strip() for name in given.peers.split(",") if name.strip()]
+    if unknown := set(given.peers) - set(ENGINES):
+        raise UserError(f"no engine {', '.join(sorted(unknown))}: the peers are {', '.join(ENGINES)}")
+    return given
+
+
+def folders(given: argparse.Namespace) -> list[Path]:
+    """The folders of vectors, made once and kept in the cache."""
+    if given.vectors is not None:
+        return [given.vectors]
+    made = []
+    for count in (int(text) for text in given.documents.split(",")):
+        shape = Shape(count, max(200, given.queries), given.seed)
+        name = f"vectors-{count}-{given.seed}" + (f"-{shape.queries}" if shape.queries != 200 else "")
+        made.append(make(cache_folder() / "engine" / name, shape))
+    return made
+
+
+def run(arguments: Sequence[str] | None = None) -> list[Record]:
+    """All sizes: tables, figures, picture. Written after each size, so that no hour is lost."""
+    given = options(arguments)
+    records: list[Record] = []
+    for folder in folders(given):
+        found = compare(folder, given)
+        records += found
+        measured_here = next((r for r in found if "not_run" not in r), None)
+        head = (
+            f"{measured_here['documents']:,} documents, {measured_here['vectors']:,} vectors" if measured_here else ""
+        )
+        print(f"\n{head}\n\n{table(found)}\n", flush=True)
+        write("engine", rows(records))
+    if given.picture:
+        draw(records, PICTURE)
+        print(f"picture: {PICTURE}")
+    return records
+
+
+if __name__ == "__main__":
+    try:
+        run()
+    except UserError as error:
+        sys.exit(f"error: {error}")
