@@ -31,7 +31,9 @@ def run(cfg: DictConfig) -> None:
         def meta() -> dict[str, Any]:
             return {"model": str(model), "corpus": cfg.corpus, **energy.notes()}
 
-        Retriever(encoder).write(output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"))
+        Retriever(encoder).write(
+            output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"), bits=cfg.bits
+        )
     say(f"{len(passages)} passages in {time.perf_counter() - started:.1f} s")
     if line := energy.stop().line():
         say(line)

@@ -7,14 +7,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from colbertxm.data.collection import Collection
+from colbertxm.engine.build import build_index
+from colbertxm.engine.compressed import CompressedEngine
 from colbertxm.engine.exact import ExactEngine
+from colbertxm.engine.index import CompressedIndex, Document, is_compressed
 from colbertxm.engine.store import read_index, write_index
 from colbertxm.errors import UserError
 from colbertxm.evaluation.runs import rank_hits
@@ -26,16 +30,17 @@ from colbertxm.model.trunk import Trunk
 from colbertxm.records import Hit, Text
 
 Progress = Callable[[int], None]
+PASSAGES = 2048  # encoded at a time for a compressed index
 
 
 class Retriever:
-    """Exact MaxSim (or dot product) over passages in memory or in an index folder."""
+    """MaxSim (or dot product) over passages in memory or in an index folder, exhaustive or compressed."""
 
     def __init__(self, encoder: Encoder, trunk: Trunk | None = None, batch_tokens: int = 2048) -> None:
         self.encoder = encoder
         self.trunk = trunk
         self.batch_tokens = batch_tokens
-        self.engine: ExactEngine | None = None
+        self.engine: ExactEngine | CompressedEngine | None = None
         self.guesses: dict[str, Guess] = {}
         """By passage id: languages that were guessed and not named, and how sure that was."""
         self._known: dict[tuple[Kind, str, str], torch.Tensor] = {}
@@ -80,10 +85,15 @@ class Retriever:
         meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
         dtype: str = "float16",
         progress: Progress | None = None,
+        bits: int | None = None,
     ) -> None:
         """Encode `passages` and write them as an index folder: with their texts, how sure guessed languages are, and
-        which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there. Raises
-        UserError on a full disk."""
+        which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there. With
+        `bits` (1, 2, 4, 8 a dimension) the index is compressed, `dtype` does not count, and a killed call continues where
+        it was. Raises UserError on a full disk."""
+        if bits is not None:
+            self._write_compressed(folder, passages, meta, bits, progress)
+            return
         vectors = self.encode(passages, "passage", progress)
         langs = [language(p.lang).code for p in passages]
         ids, texts = [p.id for p in passages], [p.text for p in passages]
@@ -92,10 +102,34 @@ class Retriever:
         notes = {**(meta() if callable(meta) else meta), "lang_proxy": self.encoder.lang_proxy}
         write_index(folder, vectors.values, vectors.offsets, ids, langs, notes, dtype, texts, confidences)
 
+    def _write_compressed(
+        self,
+        folder: Path,
+        passages: Sequence[Text],
+        meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+        bits: int,
+        progress: Progress | None,
+    ) -> None:
+        def documents(first: int) -> Iterator[Document]:
+            if progress is not None and first:
+                progress(first)
+            for start in range(first, len(passages), PASSAGES):
+                some = passages[start : start + PASSAGES]
+                vectors = self.encode(some, "passage", progress)
+                for i, p in enumerate(some):
+                    yield Document(p.id, language(p.lang).code, vectors[i], p.text, p.lang_confidence)
+
+        def notes() -> dict[str, Any]:
+            return {**(meta() if callable(meta) else meta), "lang_proxy": self.encoder.lang_proxy}
+
+        build_index(folder, documents, bits, meta=notes)
+
     def open(self, folder: Path) -> dict[str, str]:
         """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the
         passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
         and one whose passages were read by other adapters than the encoder's own proxies name."""
+        if is_compressed(folder):
+            return self._open_compressed(folder)
         index = read_index(folder)
         if index.vectors.shape[1] != self.encoder.dim:
             raise UserError(
@@ -105,6 +139,20 @@ class Retriever:
         self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
         self.guesses = _guesses(zip(index.ids, index.langs, index.confidences, strict=True))
         self.engine = ExactEngine(index.vectors, index.offsets, index.ids, index.langs)
+        return dict(zip(index.ids, index.texts, strict=True))
+
+    def _open_compressed(self, folder: Path) -> dict[str, str]:
+        index = CompressedIndex(folder)
+        if index.codec.dim != self.encoder.dim:
+            raise UserError(
+                f"{folder} holds vectors of {index.codec.dim} dimensions, this model makes {self.encoder.dim}: "
+                "index again with this model"
+            )
+        meta = index.manifest["meta"]
+        self.encoder.lang_proxy = _same_proxies(meta, index.langs, self.encoder.lang_proxy, folder)
+        sure = (None if math.isnan(value) else value for value in index.sureness.tolist())
+        self.guesses = _guesses(zip(index.ids, index.langs, sure, strict=True))
+        self.engine = index.engine
         return dict(zip(index.ids, index.texts, strict=True))
 
     def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:

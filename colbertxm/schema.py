@@ -170,6 +170,7 @@ class Index:
     lang_proxy: Any = None
     output: str | None = None
     dtype: str = MISSING
+    bits: Any = None
     energy: Energy = field(default_factory=Energy)
 
 

@@ -112,13 +112,22 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     work = tmp_path / "work"
     work.mkdir()
     asked = ["--peers", "", "--vectors", str(folder), "--queries", "6", "--threads", "1", "--work", str(work)]
-    (found,) = run.run([*asked, "--picture"])
+    found, *compressed = run.run([*asked, "--picture"])
+    at_most = {"2": 0.5, "4": 0.2, "8": 0.05}
+    for other in compressed:  # four times the budgets' documents: every loss is the codec's
+        assert other["recall_10"] > 1 - at_most[other["engine"].split()[1]]
+        assert other["bytes_per_vector"] < found["bytes_per_vector"]
     assert found["recall_10"] == found["recall_100"] == 1 and found["our"]
     assert found["documents"] == 50 and found["queries"] == 6
     assert 512 < found["bytes_per_vector"] < 515
     assert 0 < found["p50_ms"] <= found["p95_ms"] and found["build_peak_mb"] > found["build_before_mb"] > 0
-    (written,) = json.loads((tmp_path / "results" / "engine.json").read_text())
-    assert written["name"] == "engine_query_ms" and written["value"] == found["p50_ms"]
+    written = json.loads((tmp_path / "results" / "engine.json").read_text())
+    assert written[0]["name"] == "engine_query_ms" and written[0]["value"] == found["p50_ms"]
+    named = {line["name"]: line["value"] for line in written}
+    default = next(r for r in compressed if "4 bits" in r["engine"] and r["setting"] == "budget 256")
+    assert named["ms_per_query_4bit"] == default["p50_ms"] and named["recall10_4bit"] == default["recall_10"]
+    assert named["bytes_per_vector_2bit"] < named["bytes_per_vector_4bit"] == default["bytes_per_vector"]
+    assert "speedup_vs_fast_plaid" not in named  # it was not asked
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
     assert not any(work.iterdir())
 

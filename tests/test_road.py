@@ -144,6 +144,10 @@ def test_the_road_from_a_name_on_the_hub(
     at_home.add(read_corpus(Path("passages.tsv"), ["de"]))
     expected = [hit.passage_id for hit in at_home.search([Text("q", "open the door", "de")], 3)[0]]
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[::2]] == expected
+    call(monkeypatch, "index", checkpoint, "corpus=passages.tsv", "lang=de", "bits=8", "output=outputs/small")
+    capsys.readouterr()
+    call(monkeypatch, "search", "open the door", "lang=de", "k=3", checkpoint, "index=outputs/small")
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[::2]] == expected, "8 bits a dimension"
     (pulled,) = (world / "cache" / "hub" / "someone--colbert-xm").glob("*/config.json")
     assert json.loads(pulled.read_text())["languages"] == ["de_DE"], "English, Japanese and French were not fetched"
     quick = [o for o in QUICK if "model.dim" not in o and "val_langs" not in o]

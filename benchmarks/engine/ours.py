@@ -17,7 +17,11 @@ from benchmarks.engine.peers import common
 from colbertxm.engine.exact import ExactEngine
 
 EXACT = Engine("colbertxm, exhaustive float32", "benchmarks.engine.ours")
-OURS = (EXACT,)
+BUDGETS = tuple({"name": f"budget {budget}", "budget": budget} for budget in (128, 192, 256, 400, 512, 1024))
+OURS = (
+    EXACT,
+    *(Engine(f"colbertxm, {bits} bits", "benchmarks.engine.compressed", BUDGETS, {"bits": bits}) for bits in (2, 4, 8)),
+)
 
 
 def ours(job: Job) -> list[Record]:

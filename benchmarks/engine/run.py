@@ -53,6 +53,35 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             continue
         settings = {name: value for name, value in record.items() if name != "p50_ms"}
         made.append(row("engine_query_ms", record["p50_ms"], "ms", **settings))
+    for size in sorted({record["documents"] for record in records if "not_run" not in record}):
+        made += headlines([r for r in records if "not_run" not in r and r["documents"] == size and r["threads"] == 1])
+    return made
+
+
+def headlines(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One size's figures that one is asked for by name: 4 bits at the default budget beside the peers' defaults; one
+    thread. Ratios are above 1 where ours is faster or takes less."""
+    ours = {r["engine"].split()[1]: r for r in records if r["engine"].endswith("bits") and r["setting"] == "budget 256"}
+    peers = {r["engine"].split()[0]: r for r in records if r["setting"] == "defaults" and not r["our"]}
+    if not {"2", "4"} <= ours.keys():
+        return []
+    four, size = ours["4"], {"documents": ours["4"]["documents"]}
+    made = [
+        row("ms_per_query_4bit", four["p50_ms"], "ms", **size),
+        row("recall10_4bit", four["recall_10"], "", **size),
+        row("bytes_per_vector_2bit", ours["2"]["bytes_per_vector"], "bytes", **size),
+        row("bytes_per_vector_4bit", four["bytes_per_vector"], "bytes", **size),
+    ]
+    for peer, name in (("fast-plaid", "fast_plaid"), ("tachiom", "tachiom"), ("xtr-warp-rs", "xtr_warp")):
+        if peer in peers:
+            made.append(row(f"speedup_vs_{name}", peers[peer]["p50_ms"] / four["p50_ms"], "x", **size))
+    if plaid := peers.get("fast-plaid"):
+        cpu, peak = (
+            four["build_cpu_seconds"] / plaid["build_cpu_seconds"],
+            four["build_peak_mb"] / plaid["build_peak_mb"],
+        )
+        made += [row("build_cpu_ratio_vs_fast_plaid", cpu, "", **size)]
+        made += [row("build_memory_ratio_vs_fast_plaid", peak, "", **size)]
     return made
 
 

@@ -49,13 +49,13 @@ def build_index(
     bits: int = 4,
     seed: int = 0,
     memory_mb: int = 1024,
-    meta: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
 ) -> CompressedIndex:
     """Build the index of `documents(n)`, the stream from its document n on, in `folder`.
 
     `bits` a dimension: 1, 2, 4 or 8. `memory_mb` bounds the sample that k-means sees and with it most of the memory; at
-    least some 400 MB are needed. Raises UserError for repeated ids, vectors that do not fit, another writer, a full
-    disk.
+    least some 400 MB are needed. `meta` is whatever JSON the reader will want back, or a function that is asked for it
+    at the end. Raises UserError for repeated ids, vectors that do not fit, another writer, a full disk.
     """
     folder = Path(folder)
     if bits not in CODE_BYTES:
@@ -65,7 +65,7 @@ def build_index(
         asked = {"bits": bits, "seed": seed, "memory_mb": memory_mb}
         try:
             with refusals(folder):
-                _build(folder, work, documents, asked, meta or {})
+                _build(folder, work, documents, asked, meta if callable(meta) else lambda: meta or {})
         except UserError as error:
             if not isinstance(error.__cause__, OSError):  # with a full disk one continues, with a wrong stream not
                 shutil.rmtree(work, ignore_errors=True)
@@ -79,7 +79,7 @@ def _build(
     work: Path,
     documents: Callable[[int], Iterable[Document]],
     asked: Mapping[str, Any],
-    meta: Mapping[str, Any],
+    meta: Callable[[], Mapping[str, Any]],
 ) -> None:
     _begin(work, asked)
     chunks = _spool(work, documents)
@@ -95,7 +95,7 @@ def _build(
         linked = _linked(folder, work, part["files"])
         files |= {f"{number}-{name}": entry for name, entry in linked.items()}
     about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
-    publish(folder, INDEX, content(codec, asked["bits"], languages, about, meta, error), files)
+    publish(folder, INDEX, content(codec, asked["bits"], languages, about, meta(), error), files)
 
 
 def _begin(work: Path, asked: Mapping[str, Any]) -> None:

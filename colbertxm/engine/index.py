@@ -12,6 +12,7 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ class CompressedIndex:
         if len(langs) and int(langs.max()) >= len(manifest["languages"]):
             raise damaged(self.folder / MANIFEST, INDEX, "has fewer languages than its passages")
         self.langs = Names(langs, manifest["languages"])
+        self.sureness = np.concatenate([np.empty(0, np.float32), *(p["sureness"] for p in self.parts)])
         flags = [p["deleted"] if "deleted" in p else np.zeros(len(p["ends"]), bool) for p in self.parts]
         self.alive = ~np.concatenate([np.empty(0, bool), *flags])
 
@@ -195,6 +197,15 @@ class CompressedIndex:
         """A part's codes."""
         names = ("centroids", "scales", "fits", "codes", "means", "meanscales")
         return Codes(*(arrays[name] for name in names))
+
+
+def is_compressed(folder: Path) -> bool:
+    """Whether the manifest in `folder` says that it is of this format; it may be damaged all the same."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == INDEX.format
 
 
 def verify_compressed(folder: Path | str) -> None:

@@ -70,6 +70,7 @@ def validate(retriever: Retriever, pool: Collection, wrong: int = 0) -> Validate
     relevance = relevant_by_query(pool.judgements)
     exact = evaluate(hits, pool.judgements, ("RR@10",)).mean("RR@10")
     figures = dict(zip(FIGURES, (exact, *rerank_figures(hits, relevance)), strict=True))
+    assert isinstance(retriever.engine, ExactEngine)  # of what was added, not of an opened index
     return Validated(figures, wrong_rankings(retriever.engine, queries, pool, hits, relevance, wrong) if wrong else [])
 
 
