@@ -88,9 +88,11 @@ class Retriever:
         bits: int | None = None,
     ) -> None:
         """Encode `passages` and write them as an index folder: with their texts, how sure guessed languages are, and
-        which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there. With
-        `bits` (1, 2, 4, 8 a dimension) the index is compressed, `dtype` does not count, and a killed call continues where
-        it was. Raises UserError on a full disk."""
+        which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there.
+
+        With `bits` (1, 2, 4, 8 a dimension) the index is compressed, `dtype` does not count, and a killed call
+        continues where it was. Raises UserError on a full disk.
+        """
         if bits is not None:
             self._write_compressed(folder, passages, meta, bits, progress)
             return

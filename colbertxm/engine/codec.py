@@ -7,9 +7,10 @@ quantiles. What is done here beyond that, each at no or few bytes; recall@10 of 
 and the command that prints it, in benchmarks/engine/README.md:
 - **The document's mean residual** goes first: contextual vectors of one document lean to one side. [E] bytes a
   document, about 1.5 a vector. The first stage of search reads it too.
-- **Coordinates that queries ask for**: the residual is turned into the principal axes of S^(1/2) r, where S is the
-  second moment of document vectors, and each axis gets the bits that lower the error of q . r most, for a query q as
-  spread as the documents are. (Reverse water-filling of the expected squared error of scores, not of vectors.)
+- **Coordinates that queries ask for**: with S, the second moment of document vectors, S^(1/2) r would weigh an error by
+  what it does to the score of a query as spread as the documents are, and r by what it does to the vector. Between them
+  lies S^(1/4) r, which did best; its principal axes get the bits that lower the squared error most (reverse
+  water-filling).
 - **A scale a vector**, one byte, so that one table of values for normal numbers serves everywhere.
 - **Trellis codes** (colbertxm.engine.trellis): the error of a fifth of a bit more.
 - **A fit a vector**, one byte: the decoded vector gets its true length.
@@ -121,7 +122,7 @@ class Codec:
 
     def values(self, codes: Array) -> Tensor:
         """Values [T, E] float32 of `codes` [T, B], in torch alone: what the kernels do, readable, and on any device."""
-        return self._values(torch.from_numpy(np.ascontiguousarray(codes)))
+        return self._values(torch.from_numpy(np.array(codes)))
 
     def _values(self, codes: Tensor) -> Tensor:
         device = codes.device
@@ -138,7 +139,7 @@ class Codec:
         """The vectors [T, E] float32 that `codes` stand for."""
 
         def on(array: Array) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            return torch.from_numpy(np.array(array)).to(device)
 
         owner = torch.repeat_interleave(offsets.diff()).to(device)
         chosen = on(codes.centroids.astype(np.int64))

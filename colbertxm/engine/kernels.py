@@ -119,7 +119,8 @@ def _multiply(x: Array, y: Array, query: Array, sums_x: Array, sums_y: Array) ->
 def rerank(
     documents: Array, starts: Array, ends: Array, query: Array, rotated: Array, centroid_scores: Array, used: int,
     centroids: Array, scales: Array, fits: Array, codes: Array, means: Array, mean_scales: Array,
-    places: Array, shifts: Array, masks: Array, tables: Array, table: Array, scale_of: Array, fit_of: Array, out: Array,
+    places: Array, shifts: Array, masks: Array, tables: Array, table: Array, scale_of: Array, fit_of: Array,
+    margin: np.float32, out: Array,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
     """MaxSim of `documents` [n] from their codes, added to `out` [n] float32, for one block of LANES query vectors of
     which the first `used` count: `query` and `rotated` [E * LANES] float32, the block as it is and in the codes' space,
@@ -130,15 +131,38 @@ def rerank(
     # Made here, one by one: of arrays that it saw made, LLVM knows that they do not overlap (6 times as fast).
     sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     shift, best = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    longest = 0
+    for i in range(len(documents)):
+        longest = max(longest, ends[documents[i]] - starts[documents[i]])
+    kept = np.empty(longest, np.int64)
     for i in range(len(documents)):
         d = documents[i]
         for e in range(dim):
             mean[e] = np.float32(means[d, e]) * mean_scales[d]
         _multiply(mean, mean, query, shift, sums_y)
+        # What centroids promise, less what codes may take away: only vectors that may come above it are decoded.
         for lane in range(LANES):
             best[lane] = -np.inf
-        for t in range(starts[d], ends[d], 2):
-            u = min(t + 1, ends[d] - 1)  # the last of an odd number stands beside itself
+        for t in range(starts[d], ends[d]):
+            fit, slack, at = fit_of[fits[t]], margin * scale_of[scales[t]], np.int64(centroids[t]) * LANES
+            for lane in range(LANES):
+                a = fit * (centroid_scores[at + lane] + shift[lane]) - slack
+                old = best[lane]
+                best[lane] = a if a > old else old
+        count = 0
+        for t in range(starts[d], ends[d]):
+            fit, slack, at = fit_of[fits[t]], margin * scale_of[scales[t]], np.int64(centroids[t]) * LANES
+            above = np.int32(0)
+            for lane in range(LANES):
+                above += np.int32(fit * (centroid_scores[at + lane] + shift[lane]) + slack > best[lane])
+            if above > 0:
+                kept[count] = t
+                count += 1
+        for lane in range(LANES):
+            best[lane] = -np.inf
+        for i_kept in range(0, count, 2):
+            t = kept[i_kept]
+            u = kept[min(i_kept + 1, count - 1)]  # the last of an odd number stands beside itself
             _unpack(codes[t], places, shifts, masks, tables, table, row, words, x)
             _unpack(codes[u], places, shifts, masks, tables, table, row, words, y)
             _multiply(x, y, rotated, sums_x, sums_y)
