@@ -1,7 +1,11 @@
-"""Make passages searchable: `python -m colbertxm.index checkpoint=latest corpus=passages.jsonl`."""
+"""Make passages searchable: `python -m colbertxm.index checkpoint=latest corpus=passages.jsonl`.
+
+`colbertxm index verify FOLDER` reads an index and compares its checksums.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +77,29 @@ def read_passages(cfg: DictConfig, readable: Sequence[str]) -> list[Text]:
     return read_corpus(Path(cfg.corpus), langs if cfg.lang is None else [cfg.lang])
 
 
-main = entry.main("index", run)
+def verify(folders: Sequence[str]) -> None:
+    """Read every byte of the index folders and compare checksums; exit code 1 for a damaged one."""
+    from colbertxm.engine.index import is_compressed, verify_compressed
+    from colbertxm.engine.store import verify_index
+    from colbertxm.errors import UserError
+
+    try:
+        if not folders:
+            raise UserError("no folder to verify: colbertxm index verify FOLDER")
+        for folder in map(Path, folders):
+            (verify_compressed if is_compressed(folder) else verify_index)(folder)
+            print(f"{folder}: whole")
+    except UserError as error:
+        entry.fail(str(error))
+
+
+def main() -> None:
+    """`verify FOLDER`, or a build by Hydra's configuration."""
+    if sys.argv[1:2] == ["verify"]:
+        verify(sys.argv[2:])
+    else:
+        entry.main("index", run)()
+
 
 if __name__ == "__main__":
     main()

@@ -148,6 +148,13 @@ def test_the_road_from_a_name_on_the_hub(
     capsys.readouterr()
     call(monkeypatch, "search", "open the door", "lang=de", "k=3", checkpoint, "index=outputs/small")
     assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[::2]] == expected, "8 bits a dimension"
+    call(monkeypatch, "index", "verify", "outputs/small", "outputs/someone--colbert-xm/index")
+    assert capsys.readouterr().out.count(": whole") == 2
+    (codes,) = Path("outputs/small").glob("codes-*.npy")
+    codes.write_bytes(codes.read_bytes()[:-1] + b"?")
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "index", "verify", "outputs/small")
+    assert codes.name in capsys.readouterr().err
     (pulled,) = (world / "cache" / "hub" / "someone--colbert-xm").glob("*/config.json")
     assert json.loads(pulled.read_text())["languages"] == ["de_DE"], "English, Japanese and French were not fetched"
     quick = [o for o in QUICK if "model.dim" not in o and "val_langs" not in o]
