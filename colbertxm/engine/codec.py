@@ -3,8 +3,7 @@
     x  ~  fit * (centroid + mean of its document's residuals + scale * from_codes(values of a trellis code))
 
 PLAID (arXiv 2205.09707) keeps a centroid's number and each coordinate of the residual in b bits, by the coordinate's
-quantiles. What is done here beyond that, each at no or few bytes; recall@10 of one synthetic set on the way at 4 bits,
-and the command that prints it, in benchmarks/engine/README.md:
+quantiles. What is done here beyond that, each at no or few bytes (`python benchmarks/engine/tricks.py` measures):
 - **The document's mean residual** goes first: contextual vectors of one document lean to one side. [E] bytes a
   document, about 1.5 a vector. The first stage of search reads it too.
 - **Coordinates that queries ask for**: with S, the second moment of document vectors, S^(1/2) r would weigh an error by
