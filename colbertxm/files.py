@@ -1,4 +1,4 @@
-"""A folder of data files and the manifest that vouches for them: how stores of texts and triples lie on disk.
+"""A folder of data files and the manifest that vouches for them: how texts, triples and indexes lie on disk.
 
 Data files are named by their content (`texts-en-1f2e3d4c5b6a.bin`) and the manifest, with size and sha256 of each and
 of itself, is renamed into place last: a reader finds the old state or the new one. What a killed writer left behind
@@ -149,17 +149,22 @@ def publish(folder: Path, kind: Kind, content: Mapping[str, Any], files: Mapping
     """Put the manifest in place, for these files."""
     manifest = {"format": kind.format, "version": kind.version, **content, "files": dict(files)}
     manifest["sha256"] = _own_checksum(manifest)
-    part = folder / (MANIFEST + ".part")
     with refusals(folder):
-        with part.open("wb") as out:
-            out.write(_encode(manifest))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, folder / MANIFEST)
+        put(folder / MANIFEST, _encode(manifest))
         if os.name == "posix":  # the renames themselves, so that a power cut leaves the old state or the new
             handle = os.open(folder, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file that is there entirely or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, path)
 
 
 def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:

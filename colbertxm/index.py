@@ -79,15 +79,14 @@ def read_passages(cfg: DictConfig, readable: Sequence[str]) -> list[Text]:
 
 def verify(folders: Sequence[str]) -> None:
     """Read every byte of the index folders and compare checksums; exit code 1 for a damaged one."""
-    from colbertxm.engine.index import is_compressed, verify_compressed
-    from colbertxm.engine.store import verify_index
+    from colbertxm.engine import opening
     from colbertxm.errors import UserError
 
     try:
         if not folders:
             raise UserError("no folder to verify: colbertxm index verify FOLDER")
         for folder in map(Path, folders):
-            (verify_compressed if is_compressed(folder) else verify_index)(folder)
+            opening.verify(folder)
             print(f"{folder}: whole")
     except UserError as error:
         entry.fail(str(error))

@@ -7,19 +7,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from colbertxm.data.collection import Collection
-from colbertxm.engine.build import build_index
-from colbertxm.engine.compressed import CompressedEngine
 from colbertxm.engine.exact import ExactEngine
-from colbertxm.engine.index import CompressedIndex, Document, is_compressed
-from colbertxm.engine.store import read_index, write_index
+from colbertxm.engine.opening import open_index
+from colbertxm.engine.store import write_index
 from colbertxm.errors import UserError
 from colbertxm.evaluation.runs import rank_hits
 from colbertxm.identify import Guess
@@ -28,6 +25,9 @@ from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.tokens import Kind
 from colbertxm.model.trunk import Trunk
 from colbertxm.records import Hit, Text
+
+if TYPE_CHECKING:
+    from colbertxm.engine.compressed import CompressedEngine
 
 Progress = Callable[[int], None]
 PASSAGES = 2048  # encoded at a time for a compressed index
@@ -112,6 +112,9 @@ class Retriever:
         bits: int,
         progress: Progress | None,
     ) -> None:
+        from colbertxm.engine.build import build_index
+        from colbertxm.engine.index import Document
+
         def documents(first: int) -> Iterator[Document]:
             if progress is not None and first:
                 progress(first)
@@ -130,30 +133,14 @@ class Retriever:
         """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the
         passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
         and one whose passages were read by other adapters than the encoder's own proxies name."""
-        if is_compressed(folder):
-            return self._open_compressed(folder)
-        index = read_index(folder)
-        if index.vectors.shape[1] != self.encoder.dim:
+        index = open_index(folder)
+        if index.dim != self.encoder.dim:
             raise UserError(
-                f"{folder} holds vectors of {index.vectors.shape[1]} dimensions, this model makes {self.encoder.dim}: "
+                f"{folder} holds vectors of {index.dim} dimensions, this model makes {self.encoder.dim}: "
                 "index again with this model"
             )
         self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
         self.guesses = _guesses(zip(index.ids, index.langs, index.confidences, strict=True))
-        self.engine = ExactEngine(index.vectors, index.offsets, index.ids, index.langs)
-        return dict(zip(index.ids, index.texts, strict=True))
-
-    def _open_compressed(self, folder: Path) -> dict[str, str]:
-        index = CompressedIndex(folder)
-        if index.codec.dim != self.encoder.dim:
-            raise UserError(
-                f"{folder} holds vectors of {index.codec.dim} dimensions, this model makes {self.encoder.dim}: "
-                "index again with this model"
-            )
-        meta = index.manifest["meta"]
-        self.encoder.lang_proxy = _same_proxies(meta, index.langs, self.encoder.lang_proxy, folder)
-        sure = (None if math.isnan(value) else value for value in index.sureness.tolist())
-        self.guesses = _guesses(zip(index.ids, index.langs, sure, strict=True))
         self.engine = index.engine
         return dict(zip(index.ids, index.texts, strict=True))
 

@@ -132,6 +132,24 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     assert not any(work.iterdir())
 
 
+def test_headlines_beside_the_peers() -> None:
+    figures_of = {"documents": 9, "threads": 1, "recall_10": 0.9, "build_peak_mb": 100.0}
+    ours = [
+        {**figures_of, "engine": f"colbertxm, {bits} bits", "setting": "budget 256", "p50_ms": 10.0, "our": True,
+         "build_cpu_s": 5.0, "bytes_per_vector": 16.0 * bits}
+        for bits in (2, 4, 8)
+    ]  # fmt: skip
+    peers = [
+        {**figures_of, "engine": name, "setting": "defaults", "p50_ms": ms, "our": False, "build_cpu_s": 20.0,
+         "bytes_per_vector": 80.0}
+        for name, ms in (("fast-plaid 1.7.0, 4 bits", 500.0), ("tachiom 0.4.0", 20.0), ("xtr-warp-rs 2.1.0", 5.0))
+    ]  # fmt: skip
+    named = {line["name"]: line["value"] for line in run.rows([*ours, *peers])}
+    assert (named["bytes_per_vector_2bit"], named["bytes_per_vector_4bit"]) == (32, 64)
+    assert [named[f"speedup_vs_{peer}"] for peer in ("fast_plaid", "tachiom", "xtr_warp")] == [50, 2, 0.5]
+    assert named["build_cpu_ratio_vs_fast_plaid"] == 0.25 and named["build_memory_ratio_vs_fast_plaid"] == 1
+
+
 def test_an_engine_that_fails_costs_its_own_figures_alone(folder: Path, tmp_path: Path) -> None:
     broken = Engine("broken", "benchmarks.engine.nowhere")
     given = job.Job(folder, truth(folder, 2, 10), tmp_path / "work", threads=(1,))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Killed
 from torch import Tensor
 
 from colbertxm.engine import kernels, trellis
@@ -210,10 +213,6 @@ def test_an_index_gives_back_what_was_put_in(folder: Path, documents: list[Docum
     assert not (folder / ".build").exists()
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 5, 8, 12, 20, 30])
 def test_a_killed_build_continues_to_the_same_bytes(
     at: int, documents: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -331,6 +330,12 @@ def test_hostile_manifests_are_refused(own: Path) -> None:
         (own / MANIFEST).write_bytes(_encode(manifest))
         with pytest.raises(UserError, match="manifest.json|damaged"):
             _ = CompressedIndex(own).engine
+
+
+def test_numba_is_loaded_for_compressed_indexes_alone() -> None:
+    """It takes half a second, which a search of an exhaustive index need not wait for."""
+    program = "import sys, colbertxm.retriever; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_a_build_refuses_what_cannot_be_indexed(tmp_path: Path, documents: list[Document]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.engine.ours import asked
 from benchmarks.engine.peers import common
 from colbertxm.engine.build import build_index
 from colbertxm.engine.index import CompressedIndex, Document
@@ -28,13 +28,7 @@ def build(corpus: common.Corpus, folder: Path, options: dict[str, Any]) -> None:
 def opened(folder: Path, threads: int) -> common.Searcher:
     """Mapped from its files."""
     torch.set_num_threads(threads)
-    engine = CompressedIndex(folder).engine
-
-    def search(query: np.ndarray, k: int, arguments: dict[str, Any]) -> list[int]:
-        ((ids, _),) = engine.search([torch.from_numpy(query)], k, threads=threads, **arguments)
-        return [int(name) for name in ids]
-
-    return search
+    return asked(CompressedIndex(folder).engine, threads=threads)
 
 
 if __name__ == "__main__":

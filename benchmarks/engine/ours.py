@@ -40,10 +40,14 @@ def opened(folder: Path, threads: int) -> common.Searcher:
     torch.set_num_threads(threads)
     offsets = torch.from_numpy(np.load(folder / "offsets.npy"))
     names = [str(number) for number in range(len(offsets) - 1)]
-    engine = ExactEngine(torch.from_numpy(np.load(folder / "vectors.npy")), offsets, names, ["en"] * len(names))
+    return asked(ExactEngine(torch.from_numpy(np.load(folder / "vectors.npy")), offsets, names, ["en"] * len(names)))
+
+
+def asked(engine: Any, **fixed: Any) -> common.Searcher:
+    """One query at a time of `engine`, whose ids are the documents' numbers."""
 
     def search(query: np.ndarray, k: int, arguments: dict[str, Any]) -> list[int]:
-        ((ids, _),) = engine.search([torch.from_numpy(query)], k, **arguments)
+        ((ids, _),) = engine.search([torch.from_numpy(query)], k, **fixed, **arguments)
         return [int(name) for name in ids]
 
     return search

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes, fit_codec
 from colbertxm.engine.index import (
-    INDEX,
     CompressedIndex,
     Document,
     Rows,
@@ -34,9 +33,11 @@ from colbertxm.engine.index import (
     write_part,
 )
 from colbertxm.engine.kernels import Array
-from colbertxm.engine.kmeans import number_of_centroids
+from colbertxm.engine.kmeans import ROUNDS, number_of_centroids
+from colbertxm.engine.opening import COMPRESSED
+from colbertxm.engine.strings import Strings
 from colbertxm.errors import UserError
-from colbertxm.files import WORK, Entry, publish, refusals, writing
+from colbertxm.files import WORK, Entry, publish, put, refusals, writing
 from colbertxm.progress import progress
 
 CHUNK = 2**18  # vectors a chunk, 64 MB of 128 dimensions
@@ -60,7 +61,7 @@ def build_index(
     folder = Path(folder)
     if bits not in CODE_BYTES:
         raise UserError(f"bits = {bits}: a compressed index has {', '.join(map(str, CODE_BYTES))} bits a dimension")
-    with writing(folder, INDEX):
+    with writing(folder, COMPRESSED):
         work = folder / WORK
         asked = {"bits": bits, "seed": seed, "memory_mb": memory_mb}
         try:
@@ -95,7 +96,7 @@ def _build(
         linked = _linked(folder, work, part["files"])
         files |= {f"{number}-{name}": entry for name, entry in linked.items()}
     about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
-    publish(folder, INDEX, content(codec, asked["bits"], languages, about, meta(), error), files)
+    publish(folder, COMPRESSED, content(codec, asked["bits"], languages, about, meta(), error), files)
 
 
 def _begin(work: Path, asked: Mapping[str, Any]) -> None:
@@ -117,22 +118,19 @@ def _spool(work: Path, documents: Callable[[int], Iterable[Document]]) -> list[P
     count, dim = 0, None
     for path in chunks:
         known = _read(path)
-        seen.update(known["ids"])
+        ids = Strings([(np.load(_beside(path, "ids")), np.load(_beside(path, "idends")))])
+        seen.update(ids)
         languages, dim = known["languages"], known["dimensions"]
-        count += len(known["ids"])
+        count += len(ids)
     for batch in batches(documents(count)):
         dim = batch[0].vectors.shape[-1] if dim is None else dim
         check_documents(batch, dim, seen)
         rows = Rows.of(batch, languages)
         path = work / f"chunk-{len(chunks):06}.json"
         vectors = torch.cat([d.vectors.to("cpu", torch.float16) for d in batch])
-        arrays = {
-            "vectors": vectors.numpy(), "ends": rows.ends, "langs": rows.langs, "ids": rows.ids[0],
-            "idends": rows.ids[1], "texts": rows.texts[0], "textends": rows.texts[1], "sureness": rows.sureness,
-        }  # fmt: skip
-        for name, array in arrays.items():
+        for name, array in {"vectors": vectors.numpy(), **rows.arrays()}.items():
             np.save(_beside(path, name), array, allow_pickle=False)
-        _write(path, {"ids": [d.id for d in batch], "languages": languages, "dimensions": dim})
+        _write(path, {"languages": languages, "dimensions": dim})
         chunks.append(path)
     if not chunks:
         raise UserError("there is no passage to index: the corpus is empty")
@@ -167,12 +165,11 @@ def _codec(work: Path, chunks: list[Path], asked: Mapping[str, Any]) -> tuple[Co
             raise UserError(f"vectors of {dim} dimensions cannot be compressed: a multiple of 8 is needed")
         room = asked["memory_mb"] * 2**20 // (dim * 4 * 4)  # vectors, residuals, the same turned, and some air
         vectors, offsets = _sample(chunks, ends, min(k * PER_CENTROID, room), asked["seed"])
-        advance = progress(5, "rounds of k-means")
+        advance = progress(ROUNDS, "rounds of k-means")
         codec = fit_codec(vectors, offsets, asked["bits"], k, asked["seed"], progress=advance)
-        few = int(torch.searchsorted(offsets, min(len(vectors), 20_000), right=True)) - 1
-        few = max(1, few)
+        few = max(1, int(torch.searchsorted(offsets, min(len(vectors), 20_000), right=True)) - 1)
         some, cut = vectors[: int(offsets[few])], offsets[: few + 1]
-        error = float((codec.decode(codec.encode(some, cut), cut) - some).square().sum(1).mean())
+        error = codec.error(codec.encode(some, cut), some, cut)
         _write(path, {"files": write_codec(work, codec), "error": error})
     known = _read(path)
     arrays = {name.removeprefix("codec-"): np.load(work / e["file"]) for name, e in known["files"].items()}
@@ -200,18 +197,10 @@ def _encode(work: Path, chunk: Path, codec: Codec) -> dict[str, Any]:
     """A chunk's part, written where it is not yet."""
     path = chunk.with_name(chunk.name.replace("chunk", "part"))
     if not path.exists():
-        arrays = {
-            name: np.load(_beside(chunk, name), mmap_mode="r" if name == "vectors" else None)
-            for name in ("vectors", "ends", "langs", "ids", "idends", "texts", "textends", "sureness")
-        }
-        rows = Rows(
-            arrays["ends"],
-            arrays["langs"],
-            (arrays["ids"], arrays["idends"]),
-            (arrays["texts"], arrays["textends"]),
-            arrays["sureness"],
-        )
-        files = write_part(work, encode_blocks(codec, arrays["vectors"], arrays["ends"]), rows)
+        names = ("ends", "langs", "ids", "idends", "texts", "textends", "sureness")
+        rows = Rows.of_arrays({name: np.load(_beside(chunk, name)) for name in names})
+        vectors = np.load(_beside(chunk, "vectors"), mmap_mode="r")
+        files = write_part(work, encode_blocks(codec, vectors, rows.ends), rows)
         _write(path, {"files": files, "passages": len(rows.ends), "vectors": int(rows.ends[-1])})
     return dict(_read(path))
 
@@ -226,8 +215,7 @@ def encode_blocks(codec: Codec, vectors: Array, ends: Array) -> Codes:
         block = torch.from_numpy(np.array(vectors[offsets[first] : offsets[last]])).float()
         pieces.append(codec.encode(block, torch.from_numpy(offsets[first : last + 1] - offsets[first])))
         first = last
-    names = ("centroids", "scales", "fits", "codes", "means", "mean_scales")
-    return Codes(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
+    return Codes.joined(pieces)
 
 
 def _linked(folder: Path, work: Path, files: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -253,10 +241,4 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, value: Any) -> None:
-    """A json file, there entirely or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as out:
-        out.write(json.dumps(value).encode())
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, path)
+    put(path, json.dumps(value).encode())

@@ -18,23 +18,26 @@ quantiles. What is done here beyond that, each at no or few bytes (`python bench
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from colbertxm.engine.int8 import quantise
 from colbertxm.engine.kernels import Array
-from colbertxm.engine.kmeans import Centroids, kmeans
+from colbertxm.engine.kmeans import ROUNDS, Centroids, kmeans
 from colbertxm.engine.trellis import ERRORS, Layout, values
 
 CODE_BYTES = {1: 0.125, 2: 31 / 128, 4: 66 / 128, 8: 1.0}
 """Bytes of code a dimension, by the bits that one asks for: with everything else, 128 dimensions take at most 40 bytes
 a vector at 2 bits and 75 at 4."""
-SCALES = np.exp2((np.arange(256) - 192) / 16).astype(np.float32)  # 2^-12 to 2^4, steps of 4.4 %
-FITS = (0.75 + np.arange(256) / 512).astype(np.float32)  # .75 to 1.25
+ONE, OCTAVE = 192, 16  # the byte of scale 1, and bytes for twice as much
+SCALES = np.exp2((np.arange(256) - ONE) / OCTAVE).astype(np.float32)  # 2^-12 to 2^4, steps of 4.4 %
+LEAST_FIT, FIT_STEPS = 0.75, 512
+FITS = (LEAST_FIT + np.arange(256) / FIT_STEPS).astype(np.float32)  # .75 to 1.25
 SHRINK = 0.01  # of the mean eigenvalue: no axis is thought to be asked for less
 
 
@@ -49,6 +52,11 @@ class Codes:
     codes: Array
     means: Array
     mean_scales: Array
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Codes]) -> Codes:
+        """The documents of all `pieces`, in order."""
+        return cls(*(np.concatenate([getattr(piece, field.name) for piece in pieces]) for field in fields(cls)))
 
 
 class Codec:
@@ -83,6 +91,11 @@ class Codec:
         return np.ascontiguousarray(self.deviations[:, None] * self.back)
 
     @property
+    def number(self) -> str:
+        """The type of a centroid's number."""
+        return "<u2" if len(self.rows) <= 2**16 else "<u4"
+
+    @property
     def dim(self) -> int:
         return len(self.axes)
 
@@ -99,19 +112,18 @@ class Codec:
     def encode(self, vectors: Tensor, offsets: Tensor) -> Codes:
         """Encode documents: `vectors` [T, E] float32, document n is rows offsets[n]:offsets[n + 1]."""
         chosen = self._nearest.nearest(vectors)
-        residuals = vectors - self.centroids[chosen]
-        means, mean_scales = _means(residuals, offsets)
-        owner = torch.repeat_interleave(offsets.diff())
-        base = self.centroids[chosen] + (means.float() * mean_scales[:, None])[owner]
+        base = self.centroids[chosen]
+        means, mean_scales = _means(vectors - base, offsets)
+        base = base + _of_documents(means, mean_scales, offsets)
         turned = ((vectors - base) @ torch.from_numpy(self.axes)) / torch.from_numpy(self.deviations)
         scales = _scale_numbers(turned.square().mean(1).sqrt())
         scale = torch.from_numpy(SCALES)[scales]
         codes = self.layout.encode((turned / scale[:, None]).numpy(), self.tables, self.table)
-        decoded = base + scale[:, None] * (self.values(codes) @ torch.from_numpy(self.decoder))
+        decoded = base + scale[:, None] * (self.values(torch.from_numpy(codes)) @ torch.from_numpy(self.decoder))
         fit = vectors.norm(dim=1) / decoded.norm(dim=1).clamp_min(1e-12)
-        fits = ((fit - 0.75) * 512).round().clamp(0, 255)
+        fits = ((fit - LEAST_FIT) * FIT_STEPS).round().clamp(0, 255)
         return Codes(
-            chosen.numpy().astype(np.uint16 if len(self.rows) <= 2**16 else np.uint32),
+            chosen.numpy().astype(self.number),
             scales.numpy().astype(np.uint8),
             fits.numpy().astype(np.uint8),
             codes,
@@ -119,11 +131,12 @@ class Codec:
             mean_scales.numpy(),
         )
 
-    def values(self, codes: Array) -> Tensor:
-        """Values [T, E] float32 of `codes` [T, B], in torch alone: what the kernels do, readable, and on any device."""
-        return self._values(torch.from_numpy(np.array(codes)))
+    def error(self, codes: Codes, vectors: Tensor, offsets: Tensor) -> float:
+        """The mean squared error of `codes` as `vectors` [T, E]."""
+        return float((self.decode(codes, offsets) - vectors.float()).square().sum(1).mean())
 
-    def _values(self, codes: Tensor) -> Tensor:
+    def values(self, codes: Tensor) -> Tensor:
+        """Values [T, E] float32 of `codes` [T, B], in torch alone: what the kernels do, readable, and on any device."""
         device = codes.device
         padded = torch.nn.functional.pad(codes, (1, 2)).long()
         layout = self.layout
@@ -140,11 +153,10 @@ class Codec:
         def on(array: Array) -> Tensor:
             return torch.from_numpy(np.array(array)).to(device)
 
-        owner = torch.repeat_interleave(offsets.diff()).to(device)
         chosen = on(codes.centroids.astype(np.int64))
-        means = on(codes.means).float() * on(codes.mean_scales)[:, None]
-        base = self.centroids.to(device)[chosen] + means[owner]
-        residuals = self._values(on(codes.codes)) @ on(self.decoder)
+        means = _of_documents(on(codes.means), on(codes.mean_scales), offsets.to(device))
+        base = self.centroids.to(device)[chosen] + means
+        residuals = self.values(on(codes.codes)) @ on(self.decoder)
         scale, fit = on(SCALES)[on(codes.scales).long()], on(FITS)[on(codes.fits).long()]
         return fit[:, None] * (base + scale[:, None] * residuals)
 
@@ -155,17 +167,18 @@ def fit_codec(
     bits: int,
     k: int,
     seed: int = 0,
-    rounds: int = 5,
+    rounds: int = ROUNDS,
     progress: Callable[[int], None] | None = None,
 ) -> Codec:
     """A codec of about `bits` bits a dimension (1, 2, 4, 8) and `k` centroids, from a sample of whole documents:
     `vectors` [T, E] float32, `offsets` [N + 1]. Needs no queries."""
     trained = kmeans(vectors, min(k, len(vectors)), seed, rounds, progress)
-    rows, row_scales = _bytes(trained)
-    centroids = rows.float() * row_scales
+    rounded = quantise(trained)
+    row_scales = rounded.scales[:, None]
+    centroids = rounded.values.float() * row_scales
     residuals = vectors - centroids[Centroids(centroids).nearest(vectors)]
     means, mean_scales = _means(residuals, offsets)
-    residuals -= (means.float() * mean_scales[:, None])[torch.repeat_interleave(offsets.diff())]
+    residuals -= _of_documents(means, mean_scales, offsets)
     axes, back = _axes(vectors, residuals)
     turned = residuals @ axes
     deviations = turned.square().mean(0).sqrt().clamp_min(1e-6)
@@ -174,7 +187,8 @@ def fit_codec(
         deviations = (turned / scale[:, None]).square().mean(0).sqrt().clamp_min(1e-6)
     dim = vectors.shape[1]
     widths = allocate((deviations.double() ** 2).numpy(), int(CODE_BYTES[bits] * dim * 8))
-    return Codec(rows.numpy(), row_scales.numpy(), axes.numpy(), back.numpy(), deviations.numpy(), widths)
+    rows = rounded.values.numpy()
+    return Codec(rows, row_scales.numpy(), axes.numpy(), back.numpy(), deviations.numpy(), widths)
 
 
 def allocate(variances: Array, bits: int) -> Array:
@@ -208,15 +222,14 @@ def _means(residuals: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     lengths = offsets.diff()
     owner = torch.repeat_interleave(lengths)
     sums = torch.zeros(len(lengths), residuals.shape[1]).index_add_(0, owner, residuals)
-    rows, scales = _bytes(sums / lengths.clamp_min(1)[:, None])
-    return rows, scales.squeeze(1)
+    rounded = quantise(sums / lengths.clamp_min(1)[:, None])
+    return rounded.values, rounded.scales
 
 
-def _bytes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [n, E] as int8 and a scale [n, 1] float32 each."""
-    scales = values.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-    return (values / scales).round().to(torch.int8), scales
+def _of_documents(means: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
+    """Each vector's document's mean residual, [T, E] float32."""
+    return (means.float() * scales[:, None])[torch.repeat_interleave(offsets.diff())]
 
 
 def _scale_numbers(scale: Tensor) -> Tensor:
-    return (scale.clamp_min(1e-12).log2() * 16 + 192).round().clamp(0, 255).long()
+    return (scale.clamp_min(1e-12).log2() * OCTAVE + ONE).round().clamp(0, 255).long()

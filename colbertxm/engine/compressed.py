@@ -20,6 +20,7 @@ from torch import Tensor
 
 from colbertxm.engine import kernels
 from colbertxm.engine.codec import FITS, SCALES, Codec, Codes
+from colbertxm.engine.exact import check_search
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.kernels import LANES, Array
 from colbertxm.engine.ties import strictly_falling
@@ -116,17 +117,15 @@ class CompressedEngine:
         given none, BUDGET or PER_HIT times `k`. `threads` None: all cores. One query uses all threads, of many each
         thread takes its own. Raises UserError for what the index cannot answer.
         """
-        if k < 1:
-            raise UserError(f"k = {k}: ask for at least one hit")
+        check_search(queries, k, self.codec.dim)
         budget = max(BUDGET, PER_HIT * k) if budget is None else budget
         if budget < k:
             raise UserError(f"budget = {budget} documents cannot give k = {k} hits: raise the budget")
-        check_queries(queries, self.codec.dim)
         chosen = self._documents(lang, ids)
         threads = threads or torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
             if len(queries) == 1:
-                return [self._one(queries[0], chosen, k, budget, threads, pool)]
+                return [self._one(queries[0], chosen, k, budget, threads, pool if threads > 1 else None)]
             return list(pool.map(lambda query: self._one(query, chosen, k, budget, 1, None), queries))
 
     def _documents(self, lang: str | None, ids: Wanted | None) -> Array:
@@ -179,7 +178,7 @@ class CompressedEngine:
         for number, part in enumerate(self.parts):
             local = chosen[cuts[number] : cuts[number + 1]] - self.bounds[number]
             work += [(part, piece) for piece in np.array_split(local, threads) if len(piece)]
-        if pool is None or threads == 1:
+        if pool is None:
             scores = [score(question, part, piece) for part, piece in work]
         else:
             scores = list(pool.map(lambda task: score(question, *task), work))
@@ -211,17 +210,3 @@ def _spread(codec: Codec) -> float:
     """The standard deviation of the product of a vector as centroids are with a decoded residual of scale 1."""
     some = codec.centroids[:: max(1, len(codec.rows) // 1024)]
     return float((some @ torch.from_numpy(codec.decoder).T).square().sum(1).mean().sqrt())
-
-
-def check_queries(queries: Sequence[Tensor], dim: int) -> None:
-    """Raises UserError for queries that are no [Q, dim] of finite numbers."""
-    for i, query in enumerate(queries):
-        if query.ndim != 2 or query.shape[1] != dim:
-            raise UserError(
-                f"query {i} has shape {list(query.shape)}, the index holds vectors of {dim} dimensions: "
-                f"search with the model that made the index"
-            )
-        if not len(query):
-            raise UserError(f"query {i} has no vectors: give it a text")
-        if not torch.isfinite(query).all():
-            raise UserError(f"query {i} has vectors that are not finite: the model's weights are damaged")

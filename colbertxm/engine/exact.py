@@ -62,9 +62,7 @@ class ExactEngine:
         one document, which are never split. Raises UserError for a language or an id that no document has and
         for queries that do not fit the index.
         """
-        if k < 1:
-            raise UserError(f"k = {k}: ask for at least one hit")
-        check_queries(queries, self.vectors.shape[1])
+        check_search(queries, k, self.vectors.shape[1])
         searched = self._documents(lang, ids)
         found: list[tuple[list[str], np.ndarray]] = []
         for batch in _batches(queries, memory_mb):
@@ -127,6 +125,13 @@ class ExactEngine:
         if isinstance(self.vectors, Tensor):
             return self.vectors[rows].float() @ flat_QE.T
         return self.vectors.products(rows, flat_QE)
+
+
+def check_search(queries: Sequence[Tensor], k: int, dim: int) -> None:
+    """Raises UserError for queries [Q, E] that an index of `dim` dimensions cannot answer with `k` hits."""
+    if k < 1:
+        raise UserError(f"k = {k}: ask for at least one hit")
+    check_queries(queries, dim)
 
 
 def check_queries(queries: Sequence[Tensor], dim: int) -> None:

@@ -12,7 +12,7 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ from torch import Tensor
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
 from colbertxm.engine.compressed import CompressedEngine, Part
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.strings import Names, Strings, packed
 from colbertxm.errors import UserError
-from colbertxm.files import MANIFEST, Entry, Kind, check_sizes, damaged, map_array, read_manifest, verify, write_array
+from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
 
-INDEX = Kind("colbertxm-compressed-index", 1, "compressed index", "build the index again")
 CODEC = {"rows": "|i1", "row_scales": "<f4", "axes": "<f4", "back": "<f4", "deviations": "<f4", "widths": "<i8"}
+CODES = ("centroids", "scales", "fits", "codes", "means", "meanscales")  # the files of Codes, in its order
 MAX_LANGS = 256
 
 
@@ -70,6 +71,20 @@ class Rows:
             np.array([np.nan if d.sure is None else d.sure for d in documents], np.float32),
         )
 
+    def arrays(self) -> dict[str, Array]:
+        """By the names of their files."""
+        (ids, id_ends), (texts, text_ends) = self.ids, self.texts
+        return {
+            "ends": self.ends, "langs": self.langs, "ids": ids, "idends": id_ends, "texts": texts,
+            "textends": text_ends, "sureness": self.sureness,
+        }  # fmt: skip
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Array]) -> Rows:
+        """The rows of `arrays()`."""
+        ids, texts = (arrays["ids"], arrays["idends"]), (arrays["texts"], arrays["textends"])
+        return cls(arrays["ends"], arrays["langs"], ids, texts, arrays["sureness"])
+
 
 def check_documents(documents: Iterable[Document], dim: int | None, seen: set[str]) -> None:
     """Raises UserError for a repeated id and for vectors that do not fit; `seen` grows by the ids."""
@@ -88,17 +103,14 @@ def check_documents(documents: Iterable[Document], dim: int | None, seen: set[st
 
 def write_codec(folder: Path, codec: Codec) -> dict[str, Entry]:
     """The codec's files in `folder`."""
-    return {f"codec-{name}": write_array(folder, _stem(f"codec-{name}"), a) for name, a in codec.arrays().items()}
+    return {
+        f"codec-{name}": write_array(folder, f"codec-{name}".replace("_", "-"), a) for name, a in codec.arrays().items()
+    }
 
 
 def write_part(folder: Path, codes: Codes, rows: Rows) -> dict[str, Entry]:
     """A part's files in `folder`, by name."""
-    arrays = {
-        "centroids": codes.centroids, "scales": codes.scales, "fits": codes.fits, "codes": codes.codes,
-        "means": codes.means, "meanscales": codes.mean_scales, "ends": rows.ends, "langs": rows.langs,
-        "ids": rows.ids[0], "idends": rows.ids[1], "texts": rows.texts[0], "textends": rows.texts[1],
-        "sureness": rows.sureness,
-    }  # fmt: skip
+    arrays = {**dict(zip(CODES, vars(codes).values(), strict=True)), **rows.arrays()}
     return {name: write_array(folder, name, array) for name, array in arrays.items()}
 
 
@@ -125,56 +137,71 @@ class CompressedIndex:
         """Raises UserError where it is missing, foreign, of another version, truncated; only `verify_compressed` reads
         everything."""
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder, INDEX)
-        check_sizes(self.folder, INDEX, self.manifest)
+        self.manifest = read_manifest(self.folder, COMPRESSED)
+        check_sizes(self.folder, COMPRESSED, self.manifest)
         try:
             self._open()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise damaged(self.folder / MANIFEST, INDEX, f"does not describe one ({error!r})") from error
+            raise damaged(self.folder / MANIFEST, COMPRESSED, f"does not describe one ({error!r})") from error
 
     def _open(self) -> None:
         manifest = self.manifest
         dim, k = int(manifest["dimensions"]), int(manifest["centroids"])
         shapes = {"rows": (k, dim), "row_scales": (k, 1), "axes": (dim, dim), "back": (dim, dim)}
         codec = {
-            name: map_array(self.folder, INDEX, manifest["files"][f"codec-{name}"], dtype, shapes.get(name, (dim,)))
+            name: map_array(
+                self.folder, COMPRESSED, manifest["files"][f"codec-{name}"], dtype, shapes.get(name, (dim,))
+            )
             for name, dtype in CODEC.items()
         }
         if manifest["bits"] not in CODE_BYTES or codec["widths"].min() < 0 or codec["widths"].max() > 8:
-            raise damaged(self.folder / MANIFEST, INDEX, "names bits that no codec has")
+            raise damaged(self.folder / MANIFEST, COMPRESSED, "names bits that no codec has")
         self.codec = Codec.of(codec)
         self.parts = [self._part(number) for number in range(len(manifest["parts"]))]
         self.ids = Strings([(p["ids"], p["idends"]) for p in self.parts])
         self.texts = Strings([(p["texts"], p["textends"]) for p in self.parts])
         langs = np.concatenate([np.empty(0, np.uint8), *(p["langs"] for p in self.parts)])
         if len(langs) and int(langs.max()) >= len(manifest["languages"]):
-            raise damaged(self.folder / MANIFEST, INDEX, "has fewer languages than its passages")
+            raise damaged(self.folder / MANIFEST, COMPRESSED, "has fewer languages than its passages")
         self.langs = Names(langs, manifest["languages"])
-        self.sureness = np.concatenate([np.empty(0, np.float32), *(p["sureness"] for p in self.parts)])
         flags = [p["deleted"] if "deleted" in p else np.zeros(len(p["ends"]), bool) for p in self.parts]
         self.alive = ~np.concatenate([np.empty(0, bool), *flags])
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What its writer noted."""
+        meta: Mapping[str, Any] = self.manifest["meta"]
+        return meta
+
+    @property
+    def dim(self) -> int:
+        return self.codec.dim
+
+    @property
+    def confidences(self) -> list[float | None]:
+        """How sure each passage's language is; None where it was not guessed."""
+        return [None if math.isnan(sure) else sure for part in self.parts for sure in part["sureness"].tolist()]
 
     def _part(self, number: int) -> dict[str, Array]:
         about, files = self.manifest["parts"][number], self.manifest["files"]
         n, t, dim = int(about["passages"]), int(about["vectors"]), self.codec.dim
-        narrow = "<u2" if len(self.codec.rows) <= 2**16 else "<u4"
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-            "centroids": (narrow, (t,)), "scales": ("|u1", (t,)), "fits": ("|u1", (t,)),
+            "centroids": (self.codec.number, (t,)), "scales": ("|u1", (t,)), "fits": ("|u1", (t,)),
             "codes": ("|u1", (t, self.codec.layout.bytes)), "means": ("|i1", (n, dim)), "meanscales": ("<f4", (n,)),
             "ends": ("<i8", (n,)), "langs": ("|u1", (n,)), "idends": ("<i8", (n,)), "textends": ("<i8", (n,)),
             "sureness": ("<f4", (n,)), "deleted": ("|b1", (n,)),
         }  # fmt: skip
         arrays = {
-            name: map_array(self.folder, INDEX, files[f"{number}-{name}"], *shape)
+            name: map_array(self.folder, COMPRESSED, files[f"{number}-{name}"], *shape)
             for name, shape in shapes.items()
             if name != "deleted" or f"{number}-deleted" in files
         }
         for name, ends in (("ids", "idends"), ("texts", "textends")):
             size = int(arrays[ends][-1]) if n else 0
-            arrays[name] = map_array(self.folder, INDEX, files[f"{number}-{name}"], "|u1", (size,))
+            arrays[name] = map_array(self.folder, COMPRESSED, files[f"{number}-{name}"], "|u1", (size,))
         if n and (int(arrays["ends"][-1]) != t or (np.diff(arrays["ends"]) < 0).any() or arrays["ends"][0] < 0):
             raise damaged(
-                self.folder / files[f"{number}-ends"]["file"], INDEX, "does not rise to the number of vectors"
+                self.folder / files[f"{number}-ends"]["file"], COMPRESSED, "does not rise to the number of vectors"
             )
         return arrays
 
@@ -188,31 +215,17 @@ class CompressedIndex:
     def _coded(self, number: int, arrays: dict[str, Array]) -> Part:
         if len(arrays["centroids"]) and int(arrays["centroids"].max()) >= len(self.codec.rows):
             path = self.folder / self.manifest["files"][f"{number}-centroids"]["file"]
-            raise damaged(path, INDEX, "names a centroid that is not there")
+            raise damaged(path, COMPRESSED, "names a centroid that is not there")
         starts = np.concatenate([np.zeros(1, np.int64), arrays["ends"]])[: len(arrays["ends"])]
         return Part(self.codes(arrays), starts, arrays["ends"])
 
     @staticmethod
     def codes(arrays: Mapping[str, Array]) -> Codes:
         """A part's codes."""
-        names = ("centroids", "scales", "fits", "codes", "means", "meanscales")
-        return Codes(*(arrays[name] for name in names))
-
-
-def is_compressed(folder: Path) -> bool:
-    """Whether the manifest in `folder` says that it is of this format; it may be damaged all the same."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == INDEX.format
+        return Codes(*(arrays[name] for name in CODES))
 
 
 def verify_compressed(folder: Path | str) -> None:
     """Read all of the index in `folder` and compare checksums. Raises UserError that names the damaged file."""
-    verify(Path(folder), INDEX)
+    verify(Path(folder), COMPRESSED)
     _ = CompressedIndex(folder).engine
-
-
-def _stem(name: str) -> str:
-    return name.replace("_", "-")

@@ -1,8 +1,8 @@
-"""The hot loops, compiled by Numba: no compiler is needed at install. Plain references stand in tests/test_kernels.py.
+"""The hot loops, compiled by Numba: no compiler is needed at install. Plain references: tests/test_compressed.py.
 
 Shapes: Q query vectors (padded to LANES), K centroids, N documents, T document vectors, E dimensions, B bytes a code.
 
-Why they look as they do (milliseconds and ratios: `python benchmarks/engine/tricks.py`):
+Why they look as they do (AVX2, 2026; nanoseconds in the docstrings are of that machine):
 - All loops whose trip count is the constant LANES become vector instructions without a remainder.
 - `interact` keeps the query's scores of the centroids as bytes, 32 a row: one row is one AVX2 register, and a running
   maximum is one instruction a document vector. The table of 8,192 centroids is 256 kB and stays in the second cache.

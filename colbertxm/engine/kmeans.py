@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+ROUNDS = 5
 PROBES = 6
 BLOCK = 2**14  # vectors assigned at a time
 SMALL = 512  # so few centroids are all compared
@@ -71,7 +72,7 @@ def nearest_of_all(vectors: Tensor, centroids: Tensor) -> Tensor:
 
 
 def kmeans(
-    vectors: Tensor, k: int, seed: int = 0, rounds: int = 5, progress: Callable[[int], None] | None = None
+    vectors: Tensor, k: int, seed: int = 0, rounds: int = ROUNDS, progress: Callable[[int], None] | None = None
 ) -> Tensor:
     """`k` centroids [k, E] float32 of `vectors` [T, E] float32; the same for the same seed and number of threads.
     `progress` is told of each finished round. Raises ValueError for fewer vectors than centroids."""

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from colbertxm.engine.exact import ExactEngine, check_queries
+from colbertxm.engine.exact import ExactEngine, check_search
 from colbertxm.engine.faiss_index import EFFORT, build_index, faiss_module, parameters, stored_vectors, stream_index
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.ties import strictly_falling
@@ -159,9 +159,7 @@ class SingleVectorEngine:
         return cls(vectors, ids, langs, manifest["kind"], manifest["seed"], index)
 
     def _check(self, queries: Sequence[Tensor], k: int, effort: int | None) -> None:
-        if k < 1:
-            raise UserError(f"k = {k}: ask for at least one hit")
-        check_queries(queries, self._rows.shape[1])
+        check_search(queries, k, self._rows.shape[1])
         for i, query in enumerate(queries):
             if len(query) != 1:
                 raise UserError(f"query {i} has {len(query)} vectors, this index one a text: search with its own model")

@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from colbertxm.engine.exact import check_layout
+from colbertxm.engine.exact import ExactEngine, check_layout
 from colbertxm.errors import UserError
 
 FORMAT = "colbertxm-index"
@@ -59,6 +59,14 @@ class Index:
     texts: list[str]
     meta: Mapping[str, Any]
     confidences: list[float | None]
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+    @property
+    def engine(self) -> ExactEngine:
+        return ExactEngine(self.vectors, self.offsets, self.ids, self.langs)
 
 
 def write_index(

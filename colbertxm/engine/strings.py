@@ -17,7 +17,25 @@ def packed(strings: Sequence[str]) -> tuple[Array, Array]:
     return np.frombuffer(b"".join(raw), np.uint8), ends
 
 
-class Strings(Sequence[str]):
+class _Lazy(Sequence[str]):
+    """A sequence by its `_at`: one string, of a place from 0 to the length."""
+
+    def _at(self, n: int) -> str:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, n: int) -> str: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[str]: ...
+    def __getitem__(self, n: int | slice) -> str | list[str]:
+        if isinstance(n, slice):
+            return [self._at(i) for i in range(*n.indices(len(self)))]
+        if not -len(self) <= n < len(self):
+            raise IndexError(n)
+        return self._at(n % len(self))
+
+
+class Strings(_Lazy):
     """Several lists of `packed` strings as one."""
 
     def __init__(self, lists: Sequence[tuple[Array, Array]]) -> None:
@@ -27,16 +45,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return int(self._bounds[-1])
 
-    @overload
-    def __getitem__(self, n: int) -> str: ...
-    @overload
-    def __getitem__(self, n: slice) -> list[str]: ...
-    def __getitem__(self, n: int | slice) -> str | list[str]:
-        if isinstance(n, slice):
-            return [self[i] for i in range(*n.indices(len(self)))]
-        if not -len(self) <= n < len(self):
-            raise IndexError(n)
-        n %= len(self)
+    def _at(self, n: int) -> str:
         which = int(np.searchsorted(self._bounds, n, side="right")) - 1
         raw, ends = self._lists[which]
         at = n - int(self._bounds[which])
@@ -50,7 +59,7 @@ class Strings(Sequence[str]):
                 first = last
 
 
-class Names(Sequence[str]):
+class Names(_Lazy):
     """A few names by their numbers, one a document: languages."""
 
     def __init__(self, numbers: Array, names: Sequence[str]) -> None:
@@ -59,13 +68,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    @overload
-    def __getitem__(self, n: int) -> str: ...
-    @overload
-    def __getitem__(self, n: slice) -> list[str]: ...
-    def __getitem__(self, n: int | slice) -> str | list[str]:
-        if isinstance(n, slice):
-            return [self.names[i] for i in self.numbers[n].tolist()]
+    def _at(self, n: int) -> str:
         return self.names[int(self.numbers[n])]
 
     def __iter__(self) -> Iterator[str]:

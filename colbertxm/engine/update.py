@@ -16,8 +16,9 @@ import torch
 
 from colbertxm.engine.build import CHUNK, batches, encode_blocks
 from colbertxm.engine.codec import Codes
-from colbertxm.engine.index import INDEX, CompressedIndex, Document, Rows, check_documents, content, write_part
+from colbertxm.engine.index import CompressedIndex, Document, Rows, check_documents, content, write_part
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.strings import Strings, packed
 from colbertxm.errors import UserError, nearest
 from colbertxm.files import Entry, publish, write_array, writing
@@ -30,7 +31,7 @@ def add(folder: Path | str, documents: Iterable[Document], replace: bool = False
     `replace` the old passage goes. Raises UserError as `build_index` does; warns on stderr where the codec's error is
     DRIFT times that at building."""
     folder = Path(folder)
-    with writing(folder, INDEX):
+    with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
         languages = list(index.manifest["languages"])
         place = _places(index)
@@ -47,14 +48,15 @@ def add(folder: Path | str, documents: Iterable[Document], replace: bool = False
             rows = Rows.of(batch, languages)
             vectors = torch.cat([d.vectors.to("cpu", torch.float16) for d in batch])
             codes = encode_blocks(index.codec, vectors.numpy(), rows.ends)
-            worst = max(worst, _error(index, codes, vectors, rows.ends))
+            offsets = torch.from_numpy(np.concatenate([[0], rows.ends]))
+            worst = max(worst, index.codec.error(codes, vectors, offsets))
             written = write_part(folder, codes, rows)
             files |= {f"{len(about)}-{name}": entry for name, entry in written.items()}
             about.append({"passages": len(batch), "vectors": len(vectors), "deleted": 0})
         files, about = _without(folder, index, files, about, [place[name] for name in sorted(gone)])
         _publish(folder, index, languages, about, files)
-    if worst > DRIFT * max(index.manifest["error"], 1e-6):
-        times = worst / max(index.manifest["error"], 1e-6)
+    times = worst / max(index.manifest["error"], 1e-6)
+    if times > DRIFT:
         print(
             f"colbertxm: the added passages are coded {times:.1f} times less exactly than those that {folder} was "
             "built with: its centroids no longer fit, build it again",
@@ -68,7 +70,7 @@ def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
     folder = Path(folder)
     if isinstance(ids, str):
         raise UserError(f"ids = {ids!r} is one string: give a collection of passage ids, [{ids!r}]")
-    with writing(folder, INDEX):
+    with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
         place = _places(index)
         if missing := sorted(set(ids) - place.keys()):
@@ -84,16 +86,13 @@ def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
 def compact(folder: Path | str) -> CompressedIndex:
     """Write the index anew without what was deleted, in parts of CHUNK vectors; hits and scores stay the same."""
     folder = Path(folder)
-    with writing(folder, INDEX):
+    with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
         files = {name: entry for name, entry in index.manifest["files"].items() if name.startswith("codec-")}
         about: list[dict[str, int]] = []
         waiting: list[tuple[Codes, Rows]] = []
-        first = 0
-        for number, arrays in enumerate(index.parts):
-            alive = index.alive[first : first + len(arrays["ends"])]
-            first += len(arrays["ends"])
-            waiting.append(_kept(index, number, alive))
+        for number, alive in enumerate(_by_part(index, index.alive)):
+            waiting.append(_kept(index.parts[number], alive))
             held = sum(len(codes.centroids) for codes, _ in waiting)
             if held >= CHUNK or number + 1 == len(index.parts):
                 codes, rows = _joined(waiting)
@@ -121,33 +120,30 @@ def _without(
     """The files and parts when the passages at `places` are flagged as deleted."""
     alive = index.alive.copy()
     alive[places] = False
-    first = 0
-    for number, arrays in enumerate(index.parts):
-        last = first + len(arrays["ends"])
-        deleted = int((~alive[first:last]).sum())
+    for number, living in enumerate(_by_part(index, alive)):
+        deleted = int((~living).sum())
         if deleted != about[number]["deleted"]:
-            files[f"{number}-deleted"] = write_array(folder, "deleted", ~alive[first:last])
+            files[f"{number}-deleted"] = write_array(folder, "deleted", ~living)
             about[number]["deleted"] = deleted
-        first = last
     return files, about
+
+
+def _by_part(index: CompressedIndex, alive: Array) -> list[Array]:
+    """Flags of all passages, [N], as those of each part."""
+    return np.split(alive, np.cumsum([len(part["ends"]) for part in index.parts]))[: len(index.parts)]
 
 
 def _publish(
     folder: Path, index: CompressedIndex, languages: list[str], about: list[dict[str, int]], files: Mapping[str, Entry]
 ) -> None:
     old: dict[str, Any] = index.manifest
-    publish(folder, INDEX, content(index.codec, old["bits"], languages, about, old["meta"], old["error"]), files)
+    publish(folder, COMPRESSED, content(index.codec, old["bits"], languages, about, old["meta"], old["error"]), files)
 
 
-def _error(index: CompressedIndex, codes: Codes, vectors: torch.Tensor, ends: Array) -> float:
-    offsets = torch.from_numpy(np.concatenate([[0], ends]))
-    return float((index.codec.decode(codes, offsets) - vectors.float()).square().sum(1).mean())
-
-
-def _kept(index: CompressedIndex, number: int, alive: Array) -> tuple[Codes, Rows]:
+def _kept(arrays: Mapping[str, Array], alive: Array) -> tuple[Codes, Rows]:
     """What is alive of a part."""
-    arrays = index.parts[number]
-    lengths = np.diff(arrays["ends"], prepend=0)
+    rows = Rows.of_arrays(arrays)
+    lengths = np.diff(rows.ends, prepend=0)
     vectors = np.repeat(alive, lengths)
     codes = CompressedIndex.codes(arrays)
     some = Codes(
@@ -156,17 +152,15 @@ def _kept(index: CompressedIndex, number: int, alive: Array) -> tuple[Codes, Row
     )  # fmt: skip
     ids, texts = (
         packed([name for name, lives in zip(Strings([pair]), alive.tolist(), strict=True) if lives])
-        for pair in ((arrays["ids"], arrays["idends"]), (arrays["texts"], arrays["textends"]))
+        for pair in (rows.ids, rows.texts)
     )
     ends = np.cumsum(lengths[alive], dtype=np.int64)
-    return some, Rows(ends, arrays["langs"][alive], ids, texts, arrays["sureness"][alive])
+    return some, Rows(ends, rows.langs[alive], ids, texts, rows.sureness[alive])
 
 
 def _joined(parts: list[tuple[Codes, Rows]]) -> tuple[Codes, Rows]:
-    names = ("centroids", "scales", "fits", "codes", "means", "mean_scales")
-    codes = Codes(*(np.concatenate([getattr(codes, name) for codes, _ in parts]) for name in names))
     rows = [rows for _, rows in parts]
-    return codes, Rows(
+    return Codes.joined([codes for codes, _ in parts]), Rows(
         _stacked([r.ends for r in rows]),
         np.concatenate([r.langs for r in rows]),
         (np.concatenate([r.ids[0] for r in rows]), _stacked([r.ids[1] for r in rows])),
