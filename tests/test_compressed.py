@@ -146,7 +146,7 @@ def test_kernels_score_as_the_decoded_vectors_do(documents: list[Document], bits
     codes = codec.encode(vectors, offsets)
     decoded = codec.decode(codes, offsets)
     ids, langs = [d.id for d in documents], [d.lang for d in documents]
-    engine = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs, slack=np.inf)
+    engine = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs, slacks=(np.inf, np.inf))
     hasty = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs)
     reference = ExactEngine(decoded, offsets, ids, langs)
     for query in some_queries(documents, 6, 5) + some_queries(documents, 2, 70):

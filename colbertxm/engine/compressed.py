@@ -1,11 +1,18 @@
-"""Search over compressed vectors: every document scored by its centroids, the best `budget` reranked from their codes.
+"""Search over compressed vectors: every document scored by its centroids, the best `budget` reranked from codes.
 
 Shapes: Q query vectors, K centroids, N documents, T document vectors, E dimensions.
 
-A document's first score is the sum over query vectors of the best centroid among its vectors' (PLAID's centroid
-interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual: 128 products
-a document that halve the number of documents one must rerank. The second score is MaxSim over the decoded vectors;
-decoding happens vector by vector in the first cache (colbertxm.engine.kernels).
+Three looks, each at fewer documents and closer:
+
+1. all documents: the sum over query vectors of the best centroid among the document's vectors' (PLAID's centroid
+   interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual: 128
+   products a document that halve the number of documents one must rerank;
+2. the best `budget`: MaxSim over vectors decoded in their first LOOK coordinates, which hold most of what a query sees;
+3. of these the best KEEP: MaxSim over all coordinates, the score that a hit has.
+
+Where `budget` takes in all documents that are searched, all get the third look at once: then nothing is left out.
+
+Decoding happens vector by vector in the first cache (colbertxm.engine.kernels).
 """
 
 from __future__ import annotations
@@ -27,12 +34,15 @@ from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError
 
 MEAN_WEIGHT = np.float32(0.5)  # the best vector of a document leans less to its side than the mean does
-SLACK = 2.0
-"""A vector of a reranked document is decoded where, for some query vector, it may come above the document's best: what
-its centroid promises may be wrong by so many standard deviations of a query's product with a residual. Recall@10 was
-the same to the last query as without, in 12.9 instead of 14.9 ms (4 bits; `python benchmarks/engine/tricks.py`)."""
-BUDGET = 256
+BUDGET = 512
 PER_HIT = 5  # documents reranked for each that is asked for, where that is more than BUDGET
+LOOK = 32  # coordinates of the codes, those that queries ask for most, that all reranked documents are scored by
+KEEP = 64  # documents that are then scored by all coordinates
+KEEP_PER_HIT, KEEP_SHARE = 2, 8  # or so many for each that is asked for, or this share of `budget`
+SLACKS = (0.5, 2.0)
+"""A vector of a reranked document is decoded where, for some query vector, it may come above the document's best: what
+its centroid promises may be wrong by so many standard deviations of a query's product with a residual's decoded
+coordinates. The first by LOOK coordinates, the second by all."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How closely documents are looked at: by so many coordinates, in so many bytes of a code; vectors whose centroids
+    promise less than the best by more than `margin` (in units of their scales) are passed over."""
+
+    axes: int
+    bytes: int
+    margin: np.float32
+
+
+@dataclass(frozen=True)
 class Question:
     """A query's blocks and the sum [E] of its vectors."""
 
@@ -85,16 +105,19 @@ class CompressedEngine:
 
     def __init__(
         self, codec: Codec, parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str], alive: Array | None = None,
-        slack: float = SLACK,
+        slacks: tuple[float, float] = SLACKS,
     ) -> None:  # fmt: skip
-        """`alive` [N] bool: which documents can be found (all). `slack`: see SLACK; infinite decodes all vectors."""
+        """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all."""
         count = sum(len(part.starts) for part in parts)
         if not count == len(ids) == len(langs):
             raise UserError(
                 f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
             )
-        self.margin = np.float32(slack * _spread(codec))
         self.codec, self.ids, self.langs = codec, ids, langs
+        self.look, self.whole = (
+            Stage(axes, codec.layout.room(axes), np.float32(slack * _spread(codec, axes)))
+            for axes, slack in zip((min(LOOK, codec.dim), codec.dim), slacks, strict=True)
+        )
         self.parts = [part.read_only() for part in parts]
         self.bounds = np.cumsum([0, *(len(part.starts) for part in parts)])
         lengths = [part.ends - part.starts for part in parts]
@@ -139,10 +162,12 @@ class CompressedEngine:
     ) -> tuple[list[str], Array]:
         question = self.ask(query)
         if len(chosen) > budget:
-            first = self._everywhere(self._first, question, chosen, threads, pool)
-            cut = len(first) - budget
-            chosen = np.sort(chosen[np.argpartition(first, cut)[cut:]])
-        scores = self._everywhere(self._second, question, chosen, threads, pool)
+            keep = max(KEEP, KEEP_PER_HIT * k, budget // KEEP_SHARE)
+            for score, count in ((self._first, budget), (self._second, keep)):
+                if len(chosen) > count:
+                    scores = self._everywhere(score, question, chosen, threads, pool)
+                    chosen = np.sort(chosen[np.argpartition(scores, len(scores) - count)[-count:]])
+        scores = self._everywhere(self._third, question, chosen, threads, pool)
         order = np.argsort(-scores, kind="stable")[:k]
         return [self.ids[n] for n in chosen[order].tolist()], strictly_falling(scores[order])
 
@@ -195,18 +220,25 @@ class CompressedEngine:
         return score
 
     def _second(self, question: Question, part: Part, chosen: Array) -> Array:
+        return self._decoded(question, part, chosen, self.look)
+
+    def _third(self, question: Question, part: Part, chosen: Array) -> Array:
+        return self._decoded(question, part, chosen, self.whole)
+
+    def _decoded(self, question: Question, part: Part, chosen: Array, stage: Stage) -> Array:
         codec, codes, score = self.codec, part.codes, np.zeros(len(chosen), np.float32)
         for block in question.blocks:
             kernels.rerank(
                 chosen, part.starts, part.ends, block.columns, block.rotated, block.centroid_scores, block.used,
                 codes.centroids, codes.scales, codes.fits, codes.codes, codes.means, codes.mean_scales,
                 codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables, codec.table, SCALES, FITS,
-                self.margin, score,
+                stage.margin, stage.axes, stage.bytes, score,
             )  # fmt: skip
         return score
 
 
-def _spread(codec: Codec) -> float:
-    """The standard deviation of the product of a vector as centroids are with a decoded residual of scale 1."""
+def _spread(codec: Codec, axes: int) -> float:
+    """The standard deviation of the product of a vector as centroids are with the first `axes` decoded coordinates of
+    a residual of scale 1."""
     some = codec.centroids[:: max(1, len(codec.rows) // 1024)]
-    return float((some @ torch.from_numpy(codec.decoder).T).square().sum(1).mean().sqrt())
+    return float((some @ torch.from_numpy(codec.decoder[:axes]).T).square().sum(1).mean().sqrt())

@@ -84,16 +84,17 @@ def _unpack(
     code: Array, places: Array, shifts: Array, masks: Array, tables: Array, table: Array, row: Array, words: Array,
     out: Array,
 ) -> None:  # fmt: skip
-    """One code [B] to its values [E]: table[tables + window of bits]; it stands in the three bytes from `places` on,
-    `shifts` from their end. `row` [B + 3] and `words` [B + 1] are room to work in, zeros at first. Unsigned numbers
-    of 32 bits throughout spare the checks for negative places (200 ns a vector; 310 with numpy's usual int64)."""
-    for b in range(len(code)):
+    """The first values of one code [B], as many as `out` has: table[tables + window of bits]; a window stands in the
+    three bytes from `places` on, `shifts` from their end. `words` [b + 1] and `row` [b + 3] are room to work in for
+    the first b bytes, zeros at first. Unsigned numbers of 32 bits throughout spare the checks for negative places (200
+    ns a vector; 310 with numpy's usual int64)."""
+    for b in range(len(words) - 1):
         row[b + 1] = code[b]  # a zero byte stays before, two behind
     for b in range(len(words)):
         words[b] = (
             (np.uint32(row[b]) << np.uint32(16)) | (np.uint32(row[b + 1]) << np.uint32(8)) | np.uint32(row[b + 2])
         )
-    for e in range(len(places)):
+    for e in range(len(out)):
         out[e] = table[np.uint32(tables[e] + ((words[places[e]] >> shifts[e]) & masks[e]))]
 
 
@@ -120,14 +121,14 @@ def rerank(
     documents: Array, starts: Array, ends: Array, query: Array, rotated: Array, centroid_scores: Array, used: int,
     centroids: Array, scales: Array, fits: Array, codes: Array, means: Array, mean_scales: Array,
     places: Array, shifts: Array, masks: Array, tables: Array, table: Array, scale_of: Array, fit_of: Array,
-    margin: np.float32, out: Array,
+    margin: np.float32, axes: int, size: int, out: Array,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """MaxSim of `documents` [n] from their codes, added to `out` [n] float32, for one block of LANES query vectors of
-    which the first `used` count: `query` and `rotated` [E * LANES] float32, the block as it is and in the codes' space,
-    and `centroid_scores` [K * LANES]."""
-    dim, size = len(places), codes.shape[1]
+    """MaxSim of `documents` [n] from their codes' first `axes` coordinates, which stand in the first `size` bytes,
+    added to `out` [n] float32, for one block of LANES query vectors of which the first `used` count: `query` and
+    `rotated` [E * LANES] float32, the block as it is and in the codes' space, and `centroid_scores` [K * LANES]."""
+    dim = len(places)
     row, words = np.zeros(size + 3, np.uint8), np.zeros(size + 1, np.uint32)
-    x, y, mean = np.empty(dim, np.float32), np.empty(dim, np.float32), np.empty(dim, np.float32)
+    x, y, mean = np.empty(axes, np.float32), np.empty(axes, np.float32), np.empty(dim, np.float32)
     # Made here, one by one: of arrays that it saw made, LLVM knows that they do not overlap (6 times as fast).
     sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     shift, best = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
@@ -154,7 +155,7 @@ def rerank(
             fit, slack, at = fit_of[fits[t]], margin * scale_of[scales[t]], np.int64(centroids[t]) * LANES
             above = np.int32(0)
             for lane in range(LANES):
-                above += np.int32(fit * (centroid_scores[at + lane] + shift[lane]) + slack > best[lane])
+                above += np.int32(fit * (centroid_scores[at + lane] + shift[lane]) + slack >= best[lane])
             if above > 0:
                 kept[count] = t
                 count += 1
