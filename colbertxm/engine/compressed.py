@@ -4,9 +4,10 @@ Shapes: Q query vectors, K centroids, N documents, T document vectors, E dimensi
 
 Three looks, each at fewer documents and closer:
 
-1. all documents: the sum over query vectors of the best centroid among the document's vectors' (PLAID's centroid
-   interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual: 128
-   products a document that halve the number of documents one must rerank;
+1. all documents, or where there are more than some ten thousand those that inverted lists find worth it
+   (colbertxm.engine.lists): the sum over query vectors of the best centroid among the document's vectors' (PLAID's
+   centroid interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual:
+   128 products a document that halve the number of documents one must rerank;
 2. the best `budget`: MaxSim over vectors decoded in their first LOOK coordinates, which hold most of what a query sees;
 3. of these the best KEEP: MaxSim over all coordinates, the score that a hit has.
 
@@ -30,12 +31,14 @@ from colbertxm.engine.codec import FITS, SCALES, Codec, Codes
 from colbertxm.engine.exact import check_search
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.kernels import LANES, Array
+from colbertxm.engine.lists import FROM, Lists, best
 from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError
 
 MEAN_WEIGHT = np.float32(0.5)  # the best vector of a document leans less to its side than the mean does
 BUDGET = 512
 PER_HIT = 5  # documents reranked for each that is asked for, where that is more than BUDGET
+CANDIDATES, CANDIDATES_PER_BUDGET = 4096, 8  # documents that inverted lists leave, where there are many
 LOOK = 32  # coordinates of the codes, those that queries ask for most, that all reranked documents are scored by
 KEEP = 64  # documents that are then scored by all coordinates
 KEEP_PER_HIT, KEEP_SHARE = 2, 8  # or so many for each that is asked for, or this share of `budget`
@@ -105,15 +108,16 @@ class CompressedEngine:
 
     def __init__(
         self, codec: Codec, parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str], alive: Array | None = None,
-        slacks: tuple[float, float] = SLACKS,
+        slacks: tuple[float, float] = SLACKS, lists: Lists | None = None,
     ) -> None:  # fmt: skip
-        """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all."""
+        """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all. `lists`
+        of the first documents: searches of more than `lists.FROM` documents go through them."""
         count = sum(len(part.starts) for part in parts)
         if not count == len(ids) == len(langs):
             raise UserError(
                 f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
             )
-        self.codec, self.ids, self.langs = codec, ids, langs
+        self.codec, self.ids, self.langs, self.lists = codec, ids, langs, lists
         self.look, self.whole = (
             Stage(axes, codec.layout.room(axes), np.float32(slack * _spread(codec, axes)))
             for axes, slack in zip((min(LOOK, codec.dim), codec.dim), slacks, strict=True)
@@ -124,6 +128,7 @@ class CompressedEngine:
         self.findable = np.concatenate([*lengths, np.empty(0, np.int64)]) > 0
         if alive is not None:
             self.findable &= alive
+        self.all = np.flatnonzero(self.findable)
 
     def search(
         self,
@@ -153,7 +158,7 @@ class CompressedEngine:
 
     def _documents(self, lang: str | None, ids: Wanted | None) -> Array:
         if lang is None and ids is None:
-            return np.flatnonzero(self.findable)
+            return self.all
         found = documents(self.ids, self.langs, lang, ids)
         return found[self.findable[found]]
 
@@ -162,6 +167,7 @@ class CompressedEngine:
     ) -> tuple[list[str], Array]:
         question = self.ask(query)
         if len(chosen) > budget:
+            chosen = self._listed(question, chosen, budget, pool)
             keep = max(KEEP, KEEP_PER_HIT * k, budget // KEEP_SHARE)
             for score, count in ((self._first, budget), (self._second, keep)):
                 if len(chosen) > count:
@@ -170,6 +176,20 @@ class CompressedEngine:
         scores = self._everywhere(self._third, question, chosen, threads, pool)
         order = np.argsort(-scores, kind="stable")[:k]
         return [self.ids[n] for n in chosen[order].tolist()], strictly_falling(scores[order])
+
+    def _listed(self, question: Question, chosen: Array, budget: int, pool: ThreadPoolExecutor | None) -> Array:
+        """Those of `chosen` that inverted lists find worth a look, ascending."""
+        if self.lists is None or len(chosen) <= FROM:
+            return chosen
+        allowed = np.zeros(self.lists.count, bool)
+        new = np.searchsorted(chosen, self.lists.count)
+        allowed[chosen[:new]] = True
+        count = max(CANDIDATES, CANDIDATES_PER_BUDGET * budget)
+        found = [
+            best(self.lists.gains(block.table, block.used, map if pool is None else pool.map), allowed, count)
+            for block in question.blocks
+        ]
+        return np.concatenate([np.unique(np.concatenate(found)), chosen[new:]])
 
     def ask(self, query: Tensor) -> Question:
         """Make a query [Q, E] ready."""

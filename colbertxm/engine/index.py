@@ -25,6 +25,8 @@ from torch import Tensor
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
 from colbertxm.engine.compressed import CompressedEngine, Part
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.lists import BLOCK, Lists
+from colbertxm.engine.lists import FILES as LISTS
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.strings import Names, Strings, packed
 from colbertxm.errors import UserError
@@ -116,9 +118,10 @@ def write_part(folder: Path, codes: Codes, rows: Rows) -> dict[str, Entry]:
 
 def content(
     codec: Codec, bits: int, languages: Sequence[str], parts: Sequence[Mapping[str, int]], meta: Mapping[str, Any],
-    error: float,
+    error: float, listed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the manifest says beside the files. `parts` have `passages`, `vectors` and `deleted` each."""
+    """What the manifest says beside the files. `parts` have `passages`, `vectors` and `deleted` each; the first
+    `listed` passages are in inverted lists."""
     return {
         "bits": bits,
         "dimensions": codec.dim,
@@ -126,6 +129,7 @@ def content(
         "languages": list(languages),
         "parts": [dict(part) for part in parts],
         "error": error,
+        "listed": listed,
         "meta": dict(meta),
     }
 
@@ -210,7 +214,24 @@ class CompressedIndex:
         """The engine over this index. Wherever a file lies about a centroid, it must not read outside: all are
         compared with their number once."""
         parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
-        return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive)
+        return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive, lists=self.lists)
+
+    @property
+    def lists(self) -> Lists | None:
+        """The inverted lists, where there are any."""
+        count, k = int(self.manifest.get("listed", 0)), len(self.codec.rows)
+        if not count:
+            return None
+        if not 0 < count <= len(self.ids):
+            raise damaged(self.folder / MANIFEST, COMPRESSED, f"lists {count} passages and has {len(self.ids)}")
+        files, blocks = self.manifest["files"], -(-count // BLOCK)
+        begins = map_array(self.folder, COMPRESSED, files["lists-begins"], LISTS["begins"], (blocks + 1,))
+        shapes = {"documents": (int(begins[-1]),), "ends": (blocks, k), "sizes": (k,)}
+        arrays = {
+            name: map_array(self.folder, COMPRESSED, files[f"lists-{name}"], LISTS[name], shape)
+            for name, shape in shapes.items()
+        }
+        return Lists(begins=begins, count=count, **arrays)
 
     def _coded(self, number: int, arrays: dict[str, Array]) -> Part:
         if len(arrays["centroids"]) and int(arrays["centroids"].max()) >= len(self.codec.rows):

@@ -8,6 +8,7 @@ Why they look as they do (AVX2, 2026; nanoseconds in the docstrings are of that 
   maximum is one instruction a document vector. The table of 8,192 centroids is 256 kB and stays in the second cache.
 - `rerank` decodes two vectors at a time into 1 kB of the first cache and multiplies them there.
 - `encode` runs the Viterbi algorithm for WIDE vectors side by side: its transitions differ, the vectors' do not.
+- `walk_lists` keeps a block of 65,536 documents' sums and marks in the second cache, and a list entry in two bytes.
 - Threads are Python's (the loops hold no lock) and take whole documents or blocks of vectors; every sum has one order,
   so their number changes no bit. Numba's own threads would cost seconds of compiling.
 """
@@ -179,6 +180,97 @@ def rerank(
         for lane in range(used):
             total += best[lane]
         out[i] += total
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_lists(
+    centroids: Array, starts: Array, ends: Array, begin: int, end: int, number: int, seen: Array, places: Array,
+    out: Array,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """Lists of documents by centroid: a part's documents from `begin` to `end`, of which the first has the number
+    `number` there, each once in the list of every centroid that it names. `places` [K] int64 move on; an empty `out`
+    uint16 is not written, so that places count. `seen` [K] int64: the last document in each list (-1)."""
+    for d in range(begin, end):
+        name = number + d - begin
+        for t in range(starts[d], ends[d]):
+            c = np.int64(centroids[t])
+            if seen[c] != name:
+                seen[c] = name
+                if len(out):
+                    out[places[c]] = np.uint16(name)
+                places[c] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def reach(table: Array, used: int, sizes: Array, wanted: int, floors: Array) -> None:  # pragma: no cover - compiled
+    """For each query vector the byte `floors` [LANES] from which on its centroids' lists, of `sizes` [K], hold at least
+    `wanted` entries together."""
+    counts = np.zeros(LANES * 256, np.int64)
+    flat = table.reshape(-1)
+    for c in range(len(sizes)):
+        size = np.int64(sizes[c])
+        for lane in range(LANES):
+            counts[lane * 256 + flat[c * LANES + lane]] += size
+    for lane in range(used):
+        total, byte = 0, 255
+        for step in range(255):
+            byte = 255 - step
+            total += counts[lane * 256 + byte]
+            if total >= wanted:
+                break
+        floors[lane] = byte
+
+
+@numba.njit(nogil=True, cache=True)
+def pick(table: Array, used: int, floors: Array, picked: Array, counts: Array) -> None:  # pragma: no cover - compiled
+    """The centroids of each query vector that reach its floor, best first: `picked` [LANES, K] int32, the first
+    `counts` [LANES] of each row."""
+    flat, levels = table.reshape(-1), np.zeros(257 * LANES, np.int64)
+    for turn in range(2):  # count, then place: a counting sort by byte
+        for c in range(len(table)):
+            above = np.int32(0)
+            for lane in range(LANES):
+                above += np.int32(flat[c * LANES + lane] >= floors[lane])
+            if above > 0:
+                for lane in range(used):
+                    byte = np.int64(flat[c * LANES + lane])
+                    if byte >= floors[lane]:
+                        if turn:
+                            picked[lane, levels[lane * 257 + byte + 1]] = c
+                            levels[lane * 257 + byte + 1] += 1
+                        else:
+                            levels[lane * 257 + byte] += 1
+        if turn == 0:
+            for lane in range(used):
+                total = 0
+                for step in range(256):  # where each byte's centroids begin, kept one place higher
+                    byte = 255 - step
+                    held = levels[lane * 257 + byte]
+                    levels[lane * 257 + byte + 1] = total
+                    total += held
+                counts[lane] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def walk_lists(
+    table: Array, used: int, floors: Array, picked: Array, counts: Array, documents: Array, begins: Array, ends: Array,
+    sums: Array,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """`sums` [block] uint16 grows by what documents gain over the floors: for each query vector the best centroid whose
+    list names them (the lists are walked best first, so that is the first). A query vector that finds none of a
+    document's centroids adds nothing, as if its best stood just below the floor. The list of centroid c is
+    documents[begins[c]:ends[c]]."""
+    seen = np.zeros(len(sums), np.uint8)
+    for lane in range(used):
+        mark = np.uint8(lane + 1)
+        for i in range(counts[lane]):
+            c = picked[lane, i]
+            gain = np.uint16(table[c, lane] - floors[lane] + 1)
+            for at in range(max(begins[c], 0), min(ends[c], len(documents))):
+                d = documents[at]
+                if seen[d] != mark:
+                    seen[d] = mark
+                    sums[d] += gain
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
