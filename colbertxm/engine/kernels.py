@@ -244,9 +244,9 @@ def pick(table: Array, used: int, floors: Array, picked: Array, counts: Array) -
             for lane in range(used):
                 total = 0
                 for step in range(256):  # where each byte's centroids begin, kept one place higher
-                    byte = 255 - step
-                    held = levels[lane * 257 + byte]
-                    levels[lane * 257 + byte + 1] = total
+                    level = 255 - step
+                    held = levels[lane * 257 + level]
+                    levels[lane * 257 + level + 1] = total
                     total += held
                 counts[lane] = total
 
