@@ -7,10 +7,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from colbertxm.data.collection import Collection
@@ -28,6 +32,7 @@ from colbertxm.records import Hit, Text
 
 if TYPE_CHECKING:
     from colbertxm.engine.compressed import CompressedEngine
+    from colbertxm.engine.index import Document
 
 Progress = Callable[[int], None]
 PASSAGES = 2048  # encoded at a time for a compressed index
@@ -86,15 +91,18 @@ class Retriever:
         dtype: str = "float16",
         progress: Progress | None = None,
         bits: int | None = None,
+        memory_mb: int = 1024,
+        seed: int = 0,
     ) -> None:
         """Encode `passages` and write them as an index folder: with their texts, how sure guessed languages are, and
         which proxies read them. `meta` may be a function: what it says is asked for once the vectors are there.
 
         With `bits` (1, 2, 4, 8 a dimension) the index is compressed, `dtype` does not count, and a killed call
-        continues where it was. Raises UserError on a full disk.
+        continues where it was; it takes `memory_mb` besides passages and encoder, and draws its sample by `seed`.
+        Raises UserError on a full disk.
         """
         if bits is not None:
-            self._write_compressed(folder, passages, meta, bits, progress)
+            self._write_compressed(folder, passages, meta, bits, progress, memory_mb, seed)
             return
         vectors = self.encode(passages, "passage", progress)
         langs = [language(p.lang).code for p in passages]
@@ -111,23 +119,58 @@ class Retriever:
         meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
         bits: int,
         progress: Progress | None,
+        memory_mb: int,
+        seed: int,
     ) -> None:
         from colbertxm.engine.build import build_index
-        from colbertxm.engine.index import Document
+        from colbertxm.engine.sample import LARGE, Sample
 
-        def documents(first: int) -> Iterator[Document]:
-            if progress is not None and first:
-                progress(first)
-            for start in range(first, len(passages), PASSAGES):
-                some = passages[start : start + PASSAGES]
-                vectors = self.encode(some, "passage", progress)
-                for i, p in enumerate(some):
-                    yield Document(p.id, language(p.lang).code, vectors[i], p.text, p.lang_confidence)
+        def stream(first: int) -> Iterator[Document]:
+            start = first - first % PASSAGES  # the same neighbours as in an undisturbed call, and so the same bits
+            if progress is not None and start:
+                progress(start)
+            return islice(self._documents(passages, range(start, len(passages)), progress), first - start, None)
+
+        def drawn(seed: int) -> Iterator[Document]:
+            return self._documents(passages, np.random.default_rng(seed).permutation(len(passages)))
 
         def notes() -> dict[str, Any]:
             return {**(meta() if callable(meta) else meta), "lang_proxy": self.encoder.lang_proxy}
 
-        build_index(folder, documents, bits, meta=notes)
+        sample = Sample(drawn, len(passages)) if self._count_vectors(passages) >= LARGE else None
+        build_index(folder, stream, bits, seed, memory_mb, notes, sample, self._source(passages))
+
+    def _documents(
+        self, passages: Sequence[Text], chosen: Sequence[int] | npt.NDArray[np.int64], progress: Progress | None = None
+    ) -> Iterator[Document]:
+        """The passages at the places `chosen` with their vectors, encoded PASSAGES at a time."""
+        from colbertxm.engine.index import Document
+
+        for start in range(0, len(chosen), PASSAGES):
+            some = [passages[int(n)] for n in chosen[start : start + PASSAGES]]
+            vectors = self.encode(some, "passage", progress)
+            for i, p in enumerate(some):
+                yield Document(p.id, language(p.lang).code, vectors[i], p.text, p.lang_confidence)
+
+    def _count_vectors(self, passages: Sequence[Text]) -> int:
+        """About how many vectors `passages` will have, from the tokens of some of them."""
+        some = passages[:: max(1, len(passages) // 1000)]
+        if self.encoder.pooling == "single" or not some:
+            return len(passages)
+        kept = sum(sum(text.keep) for text in self.encoder.tokenise(some, "passage"))
+        return round(len(passages) * kept / len(some))
+
+    def _source(self, passages: Sequence[Text]) -> str:
+        """A name for what vectors come from: passages, weights, the settings of tokens and proxies."""
+        digest = hashlib.sha256(
+            repr((self.encoder.tokens.settings, self.encoder.lang_proxy, self.batch_tokens)).encode()
+        )
+        for p in passages:
+            digest.update(f"{len(p.id)} {len(p.text)} {p.id}{p.lang}{p.text}".encode("utf-8", "surrogatepass"))
+        for name, tensor in self.encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def open(self, folder: Path) -> dict[str, str]:
         """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the

@@ -171,6 +171,8 @@ class Index:
     output: str | None = None
     dtype: str = MISSING
     bits: Any = None
+    memory_mb: int = MISSING
+    seed: int = MISSING
     energy: Energy = field(default_factory=Energy)
 
 

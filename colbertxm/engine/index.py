@@ -13,13 +13,12 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
@@ -28,8 +27,7 @@ from colbertxm.engine.kernels import Array
 from colbertxm.engine.lists import BLOCK, Lists
 from colbertxm.engine.lists import FILES as LISTS
 from colbertxm.engine.opening import COMPRESSED
-from colbertxm.engine.strings import Names, Strings, packed
-from colbertxm.errors import UserError
+from colbertxm.engine.strings import Names, Strings
 from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
 
 CODEC = {"rows": "|i1", "row_scales": "<f4", "axes": "<f4", "back": "<f4", "deviations": "<f4", "widths": "<i8"}
@@ -57,22 +55,6 @@ class Rows:
     texts: tuple[Array, Array]
     sureness: Array
 
-    @classmethod
-    def of(cls, documents: Sequence[Document], languages: list[str]) -> Rows:
-        """Of `documents`; languages that are new go to the end of `languages`."""
-        for document in documents:
-            if document.lang not in languages:
-                languages.append(document.lang)
-        if len(languages) > MAX_LANGS:
-            raise UserError(f"an index holds at most {MAX_LANGS} languages")
-        return cls(
-            np.cumsum([len(d.vectors) for d in documents], dtype=np.int64),
-            np.array([languages.index(d.lang) for d in documents], np.uint8),
-            packed([d.id for d in documents]),
-            packed([d.text for d in documents]),
-            np.array([np.nan if d.sure is None else d.sure for d in documents], np.float32),
-        )
-
     def arrays(self) -> dict[str, Array]:
         """By the names of their files."""
         (ids, id_ends), (texts, text_ends) = self.ids, self.texts
@@ -86,21 +68,6 @@ class Rows:
         """The rows of `arrays()`."""
         ids, texts = (arrays["ids"], arrays["idends"]), (arrays["texts"], arrays["textends"])
         return cls(arrays["ends"], arrays["langs"], ids, texts, arrays["sureness"])
-
-
-def check_documents(documents: Iterable[Document], dim: int | None, seen: set[str]) -> None:
-    """Raises UserError for a repeated id and for vectors that do not fit; `seen` grows by the ids."""
-    for document in documents:
-        if document.id in seen:
-            raise UserError(f"passage id {document.id!r} occurs twice: ids name passages, so make them distinct")
-        seen.add(document.id)
-        shape = list(document.vectors.shape)
-        if len(shape) != 2 or (dim is not None and shape[1] != dim):
-            raise UserError(
-                f"passage {document.id!r} has vectors of shape {shape}: all must be [vectors, {dim or 'E'}]"
-            )
-        if not torch.isfinite(document.vectors).all():
-            raise UserError(f"passage {document.id!r} has vectors that are not finite: the model's weights are damaged")
 
 
 def write_codec(folder: Path, codec: Codec) -> dict[str, Entry]:

@@ -17,6 +17,13 @@ def packed(strings: Sequence[str]) -> tuple[Array, Array]:
     return np.frombuffer(b"".join(raw), np.uint8), ends
 
 
+def kept(pair: tuple[Array, Array], flags: Array) -> tuple[Array, Array]:
+    """Those of `packed` strings with their flag [N] set."""
+    raw, ends = pair
+    lengths = np.diff(ends, prepend=0)
+    return raw[np.repeat(flags, lengths)], np.cumsum(lengths[flags], dtype=np.int64)
+
+
 class _Lazy(Sequence[str]):
     """A sequence by its `_at`: one string, of a place from 0 to the length."""
 
