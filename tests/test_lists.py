@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,15 @@ import pytest
 from test_compressed import laid_out, some_documents, some_queries
 
 from colbertxm.engine import compressed, index, lists
+from colbertxm.engine.build import build_index
 from colbertxm.engine.codec import fit_codec
 from colbertxm.engine.compressed import CompressedEngine, Part
+from colbertxm.engine.index import CompressedIndex, verify_compressed
 from colbertxm.engine.kernels import LANES, Array
 from colbertxm.engine.lists import Lists, best, write_lists
+from colbertxm.engine.update import add, compact, delete
+from colbertxm.errors import UserError
+from colbertxm.files import _encode, _own_checksum
 
 K, BLOCK = 40, 16
 
@@ -163,3 +169,52 @@ def test_lists_that_lie_read_nothing_outside(tmp_path: Path) -> None:
         ends = rng.integers(0, 2**32, true.ends.shape).astype(np.uint32)
         found = Lists(true.documents, ends, true.begins, true.sizes, true.count)
         assert len(found.gains(table, LANES, map, 10**6)) == true.count
+
+
+def test_lists_are_built_kept_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "FROM", 100)
+    folder = tmp_path / "index"
+    documents, more = some_documents(180), some_documents(60, seed=9, prefix="n")
+
+    def state() -> tuple[int, set[str]]:
+        opened = CompressedIndex(folder)
+        verify_compressed(folder)
+        return opened.manifest["listed"], {
+            e["file"] for n, e in opened.manifest["files"].items() if n.startswith("lists-")
+        }
+
+    build_index(folder, lambda n: documents[n:90], bits=2)
+    assert state() == (0, set())  # few documents
+    build_index(folder, lambda n: documents[n:], bits=2)
+    listed, first = state()
+    assert listed == 180 and len(first) == 4
+    add(folder, more[:10])
+    assert state() == (180, first)
+    delete(folder, ["p3", "n2"])
+    assert state() == (180, first)
+    found, _ = CompressedIndex(folder).engine.search([more[8].vectors], 2)[0]
+    assert found[0] == "n8"  # without lists and found all the same
+    add(folder, more[10:])
+    listed, second = state()
+    assert listed == 240 and not first & second
+    wanted = CompressedIndex(folder).engine.search([more[8].vectors, documents[5].vectors], 5)
+    compact(folder)
+    assert state()[0] == 238
+    for (ids, scores), (same, equal) in zip(
+        wanted, CompressedIndex(folder).engine.search([more[8].vectors, documents[5].vectors], 5), strict=True
+    ):
+        assert ids == same
+        assert np.array_equal(scores, equal)
+
+
+@pytest.mark.parametrize("listed", [-1, 10**9, "many"])
+def test_a_manifest_that_lies_about_lists_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: object
+) -> None:
+    monkeypatch.setattr(lists, "FROM", 50)
+    build_index(tmp_path, lambda n: some_documents(80)[n:], bits=2)
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes()) | {"listed": listed}
+    manifest["sha256"] = _own_checksum(manifest)
+    (tmp_path / "manifest.json").write_bytes(_encode(manifest))
+    with pytest.raises(UserError, match="lists|describe"):
+        _ = CompressedIndex(tmp_path).engine

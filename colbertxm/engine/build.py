@@ -5,7 +5,7 @@ encoded while whoever makes the vectors makes the next ones:
 
     1. fit      the codec is fitted to the sample
     2. encode   each chunk of the stream becomes a part, while the next one is being filled
-    3. publish  the parts' files are linked into the folder, the manifest follows
+    3. publish  the parts' files are linked into the folder, inverted lists written, the manifest follows
 
 Without one, the stream is written to disk and read again:
 
@@ -29,6 +29,7 @@ from typing import Any
 from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
 from colbertxm.engine.codec import CODE_BYTES, Codec
 from colbertxm.engine.index import CompressedIndex, Document, content
+from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.room import Room
 from colbertxm.engine.sample import Drawn, Sample, drawn, fitted, from_spool
@@ -100,8 +101,9 @@ def _build(
         files |= {f"{number}-{name}": entry for name, entry in part["files"].items()}
     link(folder, work.folder, files)
     about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
+    files, listed = with_lists(folder, files, about, 0, len(codec.rows))
     languages = parts[-1]["languages"]
-    publish(folder, COMPRESSED, content(codec, asked["bits"], languages, about, meta(), error), files)
+    publish(folder, COMPRESSED, content(codec, asked["bits"], languages, about, meta(), error, listed), files)
 
 
 def _codec(

@@ -130,6 +130,9 @@ class CompressedIndex:
         self.codec = Codec.of(codec)
         self.parts = [self._part(number) for number in range(len(manifest["parts"]))]
         self.ids = Strings([(p["ids"], p["idends"]) for p in self.parts])
+        self.listed = int(manifest.get("listed", 0))
+        if not 0 <= self.listed <= len(self.ids):
+            raise damaged(self.folder / MANIFEST, COMPRESSED, f"lists {self.listed} passages and has {len(self.ids)}")
         self.texts = Strings([(p["texts"], p["textends"]) for p in self.parts])
         langs = np.concatenate([np.empty(0, np.uint8), *(p["langs"] for p in self.parts)])
         if len(langs) and int(langs.max()) >= len(manifest["languages"]):
@@ -186,11 +189,9 @@ class CompressedIndex:
     @property
     def lists(self) -> Lists | None:
         """The inverted lists, where there are any."""
-        count, k = int(self.manifest.get("listed", 0)), len(self.codec.rows)
+        count, k = self.listed, len(self.codec.rows)
         if not count:
             return None
-        if not 0 < count <= len(self.ids):
-            raise damaged(self.folder / MANIFEST, COMPRESSED, f"lists {count} passages and has {len(self.ids)}")
         files, blocks = self.manifest["files"], -(-count // BLOCK)
         begins = map_array(self.folder, COMPRESSED, files["lists-begins"], LISTS["begins"], (blocks + 1,))
         shapes = {"documents": (int(begins[-1]),), "ends": (blocks, k), "sizes": (k,)}

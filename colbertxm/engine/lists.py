@@ -73,9 +73,20 @@ def best(gains: Array, allowed: Array | None, count: int) -> Array:
     return np.flatnonzero(gains >= floor)
 
 
-def wanted(documents: int, listed: int) -> bool:
-    """Whether an index of so many documents, of which `listed` are in lists, needs them written."""
-    return documents > FROM and documents - listed > STALE * documents
+def with_lists(
+    folder: Path, files: Mapping[str, Entry], parts: Sequence[Mapping[str, int]], listed: int, k: int
+) -> tuple[dict[str, Entry], int]:
+    """The `files` of an index of `parts` in `folder`, and how many documents are in lists: those that were, `listed`,
+    or new ones of all where it has too few."""
+    documents = sum(part["passages"] for part in parts)
+    if documents <= FROM or documents - listed <= STALE * documents:
+        return dict(files), listed
+    opened = [
+        {name: np.load(folder / files[f"{n}-{name}"]["file"], mmap_mode="r") for name in ("centroids", "ends")}
+        for n in range(len(parts))
+    ]
+    others = {name: entry for name, entry in files.items() if not name.startswith("lists-")}
+    return {**others, **write_lists(folder, opened, k)}, documents
 
 
 def write_lists(folder: Path, parts: Sequence[Mapping[str, Array]], k: int) -> dict[str, Entry]:

@@ -19,6 +19,7 @@ from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
 from colbertxm.engine.codec import Codec, Codes
 from colbertxm.engine.index import CompressedIndex, Document, Rows, content, write_part
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.room import CHUNK
 from colbertxm.engine.sample import MEASURED
@@ -163,7 +164,10 @@ def _publish(
     folder: Path, index: CompressedIndex, languages: list[str], about: list[dict[str, int]], files: Mapping[str, Entry]
 ) -> None:
     old: dict[str, Any] = index.manifest
-    publish(folder, COMPRESSED, content(index.codec, old["bits"], languages, about, old["meta"], old["error"]), files)
+    before = old.get("listed", 0) if "lists-sizes" in files else 0
+    files, listed = with_lists(folder, files, about, before, len(index.codec.rows))
+    told = content(index.codec, old["bits"], languages, about, old["meta"], old["error"], listed)
+    publish(folder, COMPRESSED, told, files)
 
 
 def _kept(arrays: Mapping[str, Array], alive: Array) -> tuple[Codes, Rows]:
