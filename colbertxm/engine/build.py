@@ -5,7 +5,7 @@ encoded while whoever makes the vectors makes the next ones:
 
     1. fit      the codec is fitted to the sample
     2. encode   each chunk of the stream becomes a part, while the next one is being filled
-    3. publish  the parts' files are linked into the folder, inverted lists written, the manifest follows
+    3. publish  small parts are joined and linked into the folder, inverted lists written, the manifest follows
 
 Without one, the stream is written to disk and read again:
 
@@ -29,6 +29,7 @@ from typing import Any
 from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
 from colbertxm.engine.codec import CODE_BYTES, Codec
 from colbertxm.engine.index import CompressedIndex, Document, content
+from colbertxm.engine.join import joined
 from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.room import Room
@@ -96,6 +97,7 @@ def _build(
     else:
         codec, error, codec_files = _codec(work, lambda: drawn(sample, asked["seed"], room), asked, room)
         parts = _stream(work, documents, codec, room)
+    parts = joined(work.folder, parts)
     files = dict(codec_files)
     for number, part in enumerate(parts):
         files |= {f"{number}-{name}": entry for name, entry in part["files"].items()}

@@ -23,9 +23,9 @@ from colbertxm.engine.kernels import LANES, Array
 from colbertxm.files import Entry, write_array
 
 BLOCK = 2**16
-FROM = 2**15  # documents that a search looks at one by one sooner than it walks lists: 3 to 5 ms
+FROM = 2**16  # so many documents are sooner looked at one by one
 STALE = 0.1  # share of documents without lists from which on they are written anew
-ENTRIES = 2**13  # list entries that each query vector walks
+ENTRIES = 2**14  # list entries that each query vector walks
 FILES = {"documents": "<u2", "ends": "<u4", "begins": "<i8", "sizes": "<u4"}
 
 

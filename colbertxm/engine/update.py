@@ -18,6 +18,7 @@ import torch
 from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
 from colbertxm.engine.codec import Codec, Codes
 from colbertxm.engine.index import CompressedIndex, Document, Rows, content, write_part
+from colbertxm.engine.join import PART
 from colbertxm.engine.kernels import Array
 from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
@@ -87,7 +88,7 @@ def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
 
 
 def compact(folder: Path | str) -> CompressedIndex:
-    """Write the index anew without what was deleted, in parts of CHUNK vectors; hits and scores stay the same."""
+    """Write the index anew without what was deleted, in parts of PART vectors; hits and scores stay the same."""
     folder = Path(folder)
     with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
@@ -97,7 +98,7 @@ def compact(folder: Path | str) -> CompressedIndex:
         for number, alive in enumerate(_by_part(index, index.alive)):
             waiting.append(_kept(index.parts[number], alive))
             held = sum(len(codes.centroids) for codes, _ in waiting)
-            if held >= CHUNK or number + 1 == len(index.parts):
+            if held >= PART or number + 1 == len(index.parts):
                 codes, rows = _joined(waiting)
                 if len(rows.ends):
                     written = write_part(folder, codes, rows)
