@@ -69,8 +69,10 @@ class Clock:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(EVERY_S):
+        while True:
             put(self.file, json.dumps(self.taken()).encode())
+            if self._over.wait(EVERY_S):
+                return
 
     def pause(self, work: Callable[[], Any]) -> Any:
         """`work()`, off the clock."""

@@ -77,7 +77,7 @@ def _call(engine: Engine, job: Job, threads: int, minutes: int, **more: Any) -> 
 
 
 def search(engine: Engine, job: Job, threads: int, settings: Sequence[Setting], index: Path | None = None) -> Record:
-    """What the engine finds with each setting and in what time, in its own process; `index` where it is not in `work`."""
+    """What the engine finds with each setting, and in what time. `index`: where it is, if not in `work`."""
     more = {} if index is None else {"index": str(index.resolve())}
     asked = [dict(setting) for setting in settings]
     return _call(engine, job, threads, SEARCH_MINUTES, action="search", settings=asked, **more)
