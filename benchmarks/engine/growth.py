@@ -104,7 +104,7 @@ class Stream:
         if not (folder / "queries.npy").is_file():
             save(folder / "queries.npy", queries(self.world))
         self.oracle = Oracle(
-            np.load(folder / "queries.npy"), K, folder / "state.npz", json.dumps(asdict(shape), sort_keys=True)
+            common.queries(folder, shape.queries), K, folder / "state.npz", json.dumps(asdict(shape), sort_keys=True)
         )
         self.advance = progress(shards(shape), "shards made and searched exactly", 60)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -29,8 +30,8 @@ class Oracle:
     behind the last of them; `of` says what is searched. Raises UserError for a file of something else.
     """
 
-    def __init__(self, queries: np.ndarray, k: int, file: Path | None = None, of: str = "") -> None:
-        self.queries, self.k, self.file, self.of = list(torch.from_numpy(queries)), k, file, of
+    def __init__(self, queries: Sequence[np.ndarray], k: int, file: Path | None = None, of: str = "") -> None:
+        self.queries, self.k, self.file, self.of = [torch.from_numpy(query) for query in queries], k, file, of
         self.numbers = np.empty((len(queries), 0), np.int64)
         self.scores = np.empty((len(queries), 0), np.float32)
         self.shards, self.documents = 0, 0
