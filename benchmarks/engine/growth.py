@@ -42,6 +42,7 @@ from colbertxm.sources import cache_folder
 SIZES = "5000,50000,500000"
 K = 100
 BUDGETS = "256,500,1024"
+MEMORY_MB = 2048  # enough for the paper's number of centroids at 500,000 documents
 EVERY_S = 10.0
 
 
@@ -133,7 +134,7 @@ class Stream:
             self.shard(self.oracle.shards)
 
 
-def grown(shape: Shape, bits: int, folder: Path, stream: Stream) -> dict[str, Any]:
+def grown(shape: Shape, bits: int, memory_mb: int, folder: Path, stream: Stream) -> dict[str, Any]:
     """The index in `folder`, built where it is not there: what building took. Raises UserError for another one."""
     described = asdict(shape) | {"queries": 0}
     if not (folder / MANIFEST).is_file():
@@ -143,6 +144,8 @@ def grown(shape: Shape, bits: int, folder: Path, stream: Stream) -> dict[str, An
                 folder,
                 lambda first: stream.documents(first, clock),
                 bits,
+                memory_mb=memory_mb,
+                source=json.dumps(described),
                 meta=lambda: {"shape": described, "built": clock.taken()},
             )
         clock_file.unlink(missing_ok=True)
@@ -171,7 +174,7 @@ def measure(count: int, given: argparse.Namespace) -> list[Record]:
     told = given.keep / f"growth-{count}-truth-{given.queries}"
     folder = given.keep / f"growth-{count}-{given.bits}"
     stream = Stream(shape, told)
-    size = grown(shape, given.bits, folder, stream)
+    size = grown(shape, given.bits, given.memory_mb, folder, stream)
     stream.finish()
     engine = Engine(f"colbertxm, {given.bits} bits", "benchmarks.engine.compressed")
     settings = [{"name": f"budget {budget}", "budget": budget} for budget in given.budgets]
@@ -190,6 +193,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--documents", default=SIZES, help=f"sizes, joined by commas ({SIZES})")
     parser.add_argument("--bits", type=int, default=2, help="of the index: 1, 2, 4 or 8 (2)")
+    parser.add_argument("--memory-mb", type=int, default=MEMORY_MB, help=f"of the build ({MEMORY_MB})")
     parser.add_argument("--keep", type=Path, help="folder for indexes and truth (the cache folder)")
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--budgets", default=BUDGETS, help=f"of a search, at least {K} each ({BUDGETS})")

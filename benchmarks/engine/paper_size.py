@@ -45,7 +45,7 @@ class Counts:
     def of(self, unit: str) -> int:
         return {
             "vector": self.vectors, "passage": self.passages, "centroid": self.centroids, "part": self.parts,
-            "centroid and part": self.centroids * self.parts, "index": 1,
+            "centroid and passage": self.centroids * self.passages, "index": 1,
         }[unit]  # fmt: skip
 
 
@@ -81,20 +81,23 @@ def files(folder: Path) -> list[File]:
         if name in LEFT_OUT:
             continue
         sizes[name] = sizes.get(name, 0) + entry["bytes"]
-        units.setdefault(name, _unit(folder / entry["file"], name, here.centroids, part))
+        passages = part["passages"] if part else here.passages
+        units.setdefault(name, _unit(folder / entry["file"], name, here.centroids, passages))
     sizes["manifest"], units["manifest"] = (folder / MANIFEST).stat().st_size, "part"
     return [File(name, units[name], size, size / here.of(units[name])) for name, size in sizes.items()]
 
 
-def _unit(path: Path, name: str, centroids: int, part: Mapping[str, int] | None) -> str:
-    """What a file grows with. A part's file of no known length is taken for one that grows with the vectors."""
+def _unit(path: Path, name: str, centroids: int, passages: int) -> str:
+    """What a file grows with: the codec with the centroids or not at all; what belongs to `passages` (a part's, or all)
+    by the array's shape. One of no known shape is taken for one that grows with the vectors."""
     shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    rows = shape[0] if shape else 0
-    if part is None:
-        return "centroid" if rows in (centroids, centroids + 1) else "index"
-    if name in OF_PASSAGES or rows in (part["passages"], part["passages"] + 1):
-        return "passage"
-    return "centroid and part" if rows in (centroids, centroids + 1) else "vector"
+    if shape[0] in (centroids, centroids + 1) and shape[0] not in (passages, passages + 1):
+        return "centroid"
+    if name.startswith("codec-"):
+        return "index"
+    if shape[1:] == (centroids,):
+        return "centroid and passage"  # a row for so many passages
+    return "passage" if name in OF_PASSAGES or shape[0] <= passages + 1 else "vector"
 
 
 def scaled(found: Sequence[File], here: Counts, passages: int, vectors: float) -> dict[str, float]:
@@ -113,8 +116,8 @@ def scaled(found: Sequence[File], here: Counts, passages: int, vectors: float) -
 def run(arguments: Sequence[str] | None = None) -> dict[float, dict[str, float]]:
     """Print the table and write benchmarks/results/engine_paper_size.json."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    kept = cache_folder() / "engine" / "growth-50000-2"
-    parser.add_argument("index", type=Path, nargs="?", default=kept, help="(growth-50000-2 of the cache folder)")
+    kept = cache_folder() / "engine" / "growth-500000-2"
+    parser.add_argument("index", type=Path, nargs="?", default=kept, help="(growth-500000-2 of the cache folder)")
     parser.add_argument("--vectors", type=float, nargs="*", default=list(VECTORS), help="of a passage")
     given = parser.parse_args(arguments)
     found, manifest = files(given.index), CompressedIndex(given.index).manifest
