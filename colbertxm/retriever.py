@@ -20,7 +20,8 @@ import torch
 from colbertxm.data.collection import Collection
 from colbertxm.engine.exact import ExactEngine
 from colbertxm.engine.opening import open_index
-from colbertxm.engine.store import write_index
+from colbertxm.engine.store import Index, write_index
+from colbertxm.engine.strings import distinct
 from colbertxm.errors import UserError
 from colbertxm.evaluation.runs import rank_hits
 from colbertxm.identify import Guess
@@ -32,7 +33,7 @@ from colbertxm.records import Hit, Text
 
 if TYPE_CHECKING:
     from colbertxm.engine.compressed import CompressedEngine
-    from colbertxm.engine.index import Document
+    from colbertxm.engine.index import CompressedIndex, Document
 
 Progress = Callable[[int], None]
 PASSAGES = 2048  # encoded at a time for a compressed index
@@ -75,7 +76,7 @@ class Retriever:
     def add(self, passages: Sequence[Text], progress: Progress | None = None) -> None:
         """Make `passages` searchable, in the place of those before."""
         vectors = self.encode(passages, "passage", progress)
-        self.guesses = _guesses((p.id, p.lang, p.lang_confidence) for p in passages)
+        self.guesses = {p.id: Guess(p.lang, p.lang_confidence) for p in passages if p.lang_confidence is not None}
         self.engine = ExactEngine(
             vectors.values,
             vectors.offsets,
@@ -172,9 +173,9 @@ class Retriever:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def open(self, folder: Path) -> dict[str, str]:
-        """Search the index in `folder`; returns its texts by id. The encoder takes over the proxies that read the
-        passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
+    def open(self, folder: Path) -> Index | CompressedIndex:
+        """Search the index in `folder`; returns it: its `texts_of` hits. The encoder takes over the proxies that read
+        the passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
         and one whose passages were read by other adapters than the encoder's own proxies name."""
         index = open_index(folder)
         if index.dim != self.encoder.dim:
@@ -183,9 +184,9 @@ class Retriever:
                 "index again with this model"
             )
         self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
-        self.guesses = _guesses(zip(index.ids, index.langs, index.confidences, strict=True))
+        self.guesses = {name: Guess(lang, sure) for name, (lang, sure) in index.guesses.items()}
         self.engine = index.engine
-        return dict(zip(index.ids, index.texts, strict=True))
+        return index
 
     def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:
         """The best `k` passages of each query, of one language where `lang` names it. Raises UserError where
@@ -195,8 +196,8 @@ class Retriever:
         code = None
         if lang is not None:
             code = language(lang).code
-            if code not in set(self.engine.langs):
-                have = ", ".join(sorted(set(self.engine.langs)))
+            if code not in (known := distinct(self.engine.langs)):
+                have = ", ".join(sorted(known))
                 raise UserError(f"no passage in {lang!r} is indexed; the index has {have}")
         vectors = self.encode(queries, "query")
         found = self.engine.search([vectors[i] for i in range(len(queries))], k, lang=code)
@@ -212,14 +213,10 @@ class Retriever:
         return [(kind, self.encoder.adapter(t.lang), t.text) for t in texts]
 
 
-def _guesses(passages: Iterable[tuple[str, str, float | None]]) -> dict[str, Guess]:
-    return {name: Guess(lang, confidence) for name, lang, confidence in passages if confidence is not None}
-
-
 def _same_proxies(meta: Mapping[str, Any], langs: Sequence[str], asked: dict[str, str], folder: Path) -> dict[str, str]:
     """An index's proxies and those `asked` for, which must not differ where there are passages."""
     made: dict[str, str] = dict(meta.get("lang_proxy", {}))
-    for code in sorted(asked.keys() & set(langs)):
+    for code in sorted(asked.keys() & distinct(langs)):
         if asked[code] != (reader := made.get(code, code)):
             raise UserError(
                 f"{folder}: passages in {code!r} were read by the adapter of {reader!r}, not of {asked[code]!r}: "

@@ -30,7 +30,8 @@ def test_joining_changes_nothing_that_is_found(
     assert list(index.ids) == [d.id for d in documents]
     assert list(index.texts) == [d.text for d in documents]
     assert list(index.langs) == [d.lang for d in documents]
-    assert index.confidences == [d.sure for d in documents]
+    assert index.guesses == {d.id: (d.lang, d.sure) for d in documents if d.sure is not None}
+    assert index.texts_of(["p7", "p299", "nobody"]) == {"p7": "text 7 ü", "p299": "text 299 ü"}
     for one, other in zip(index.engine.search(queries, 20), single.engine.search(queries, 20), strict=True):
         assert one[0] == other[0]
         assert np.array_equal(one[1], other[1])

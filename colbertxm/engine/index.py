@@ -12,8 +12,7 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from colbertxm.engine.kernels import Array
 from colbertxm.engine.lists import BLOCK, Lists
 from colbertxm.engine.lists import FILES as LISTS
 from colbertxm.engine.opening import COMPRESSED
+from colbertxm.engine.seen import places
 from colbertxm.engine.strings import Names, Strings
 from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
 
@@ -152,9 +152,16 @@ class CompressedIndex:
         return self.codec.dim
 
     @property
-    def confidences(self) -> list[float | None]:
-        """How sure each passage's language is; None where it was not guessed."""
-        return [None if math.isnan(sure) else sure for part in self.parts for sure in part["sureness"].tolist()]
+    def guesses(self) -> dict[str, tuple[str, float]]:
+        """Languages that were guessed, and how sure that was, by passage id."""
+        sure = np.concatenate([np.empty(0, np.float32), *(part["sureness"] for part in self.parts)])
+        return {self.ids[n]: (self.langs[n], float(sure[n])) for n in np.flatnonzero(~np.isnan(sure)).tolist()}
+
+    def texts_of(self, ids: Collection[str]) -> dict[str, str]:
+        """The texts of passages that are there, by id: one pass over hashes of the ids, whose texts alone are read."""
+        pairs = [(part["ids"], part["idends"]) for part in self.parts]
+        flags = np.split(self.alive, np.cumsum([len(part["ends"]) for part in self.parts]))[: len(self.parts)]
+        return {name: self.texts[n] for name, n in places(pairs, flags, ids).items()}
 
     def _part(self, number: int) -> dict[str, Array]:
         about, files = self.manifest["parts"][number], self.manifest["files"]
