@@ -72,8 +72,8 @@ def _subsets(entry: Entry, request: Request) -> list[str]:
     found = [name for name in entry.subsets if _has(entry, folder, name)]
     if not found:
         raise UserError(
-            f"{folder} has no data set of {entry.name}: neither corpus.jsonl, queries.jsonl and qrels/ nor a folder with "
-            f"them that is named as one of {', '.join(entry.subsets)}"
+            f"{folder} has no data set of {entry.name}: neither corpus.jsonl, queries.jsonl and qrels/, "
+            f"nor a folder with them that is named as one of {', '.join(entry.subsets)}"
         )
     return found
 

@@ -56,12 +56,12 @@ MIRACL = Entry(
     same("ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo"), ("nDCG@10", "R@100"), ("dev",),
     "Apache-2.0; Wikipedia's texts: CC BY-SA 3.0", "https://github.com/project-miracl/miracl", topics.load_separate,
     queries=(
-        "topics/topics.miracl-v1.0-{code}-{split}.tsv", "miracl-v1.0-{code}/topics/topics.miracl-v1.0-{code}-{split}.tsv",
-        "topics.miracl-v1.0-{code}-{split}.tsv",
+        "topics/topics.miracl-v1.0-{code}-{split}.tsv", "topics.miracl-v1.0-{code}-{split}.tsv",
+        "miracl-v1.0-{code}/topics/topics.miracl-v1.0-{code}-{split}.tsv",
     ),
     qrels=(
-        "qrels/qrels.miracl-v1.0-{code}-{split}.tsv", "miracl-v1.0-{code}/qrels/qrels.miracl-v1.0-{code}-{split}.tsv",
-        "qrels.miracl-v1.0-{code}-{split}.tsv",
+        "qrels/qrels.miracl-v1.0-{code}-{split}.tsv", "qrels.miracl-v1.0-{code}-{split}.tsv",
+        "miracl-v1.0-{code}/qrels/qrels.miracl-v1.0-{code}-{split}.tsv",
     ),
     corpus=("miracl-corpus-v1.0-{code}/docs-*.jsonl", "{code}/corpus.jsonl"),
 )  # fmt: skip
