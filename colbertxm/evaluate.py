@@ -1,20 +1,12 @@
-"""Measure models and baselines: `python -m colbertxm.evaluate checkpoints=[latest] sample=300`.
-
-`collection=` names one of the registry (`collection=list` prints it); smart_home needs nothing but a first download.
-"""
+"""Measure models and baselines: `python -m colbertxm.evaluate checkpoints=[latest] sample=300`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from colbertxm import entry
-
-if TYPE_CHECKING:
-    from colbertxm.evaluation.collections import Loaded, Request
 
 
 def run(cfg: DictConfig) -> None:
@@ -22,7 +14,7 @@ def run(cfg: DictConfig) -> None:
     from colbertxm import stages
     from colbertxm.errors import UserError
     from colbertxm.evaluation.baselines import System
-    from colbertxm.evaluation.collections import load
+    from colbertxm.evaluation.collections.command import load_asked, print_collections
     from colbertxm.languages import proxies, to_load
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
@@ -33,9 +25,8 @@ def run(cfg: DictConfig) -> None:
         return print_collections()
     clock = stages.Clock()
     with clock.phase("data"):
-        loaded = load(cfg.collection, request(cfg))
+        loaded = load_asked(entry.plain(cfg))
         collections, langs = loaded.collections, loaded.langs
-        tell(cfg.collection, loaded)
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
     needed = set(cfg.baselines) & set(stages.UNTRAINED)
@@ -58,44 +49,6 @@ def run(cfg: DictConfig) -> None:
     evaluation.finish(entry.plain(cfg), cfg.seed, logger)
     if logger:
         logger.experiment.finish()
-
-
-def request(cfg: DictConfig) -> Request:
-    """What the configuration asks of the collection."""
-    from colbertxm.evaluation.collections import Request
-
-    paths = {key: None if cfg[key] is None else Path(cfg[key]) for key in ("folder", "corpus", "queries", "qrels")}
-    lists = {key: None if cfg[key] is None else list(cfg[key]) for key in ("langs", "subsets")}
-    own = {key: cfg[key] for key in ("split", "cross", "sample", "seed", "context")}
-    return Request(**paths, **lists, **own)
-
-
-def tell(name: str, loaded: Loaded) -> None:
-    """What was loaded, on stderr. Raises UserError where there is nothing to search in."""
-    from colbertxm import stages
-    from colbertxm.errors import UserError
-
-    if name != "smart_home":
-        for line in (*loaded.counts(), *loaded.notes):
-            stages.say(f"  {line}")
-    if empty := [c for c in loaded.collections if not len(c.passages)]:
-        raise UserError(
-            f"{empty[0].name} {empty[0].passage_lang}: topics and qrels are there but no corpus to search: give "
-            "corpus=, add it to the folder, or leave folder out to fetch it"
-        )
-
-
-def print_collections() -> None:
-    """The registry as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from colbertxm.evaluation.collections import listing
-
-    table = Table("collection", "what", "languages", "measures", "splits", "licence", "at hand")
-    for line in listing():
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 main = entry.main("evaluate", run)
