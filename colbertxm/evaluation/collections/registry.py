@@ -11,7 +11,7 @@ from colbertxm.data.formats.folders import MMARCO
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.collections import beir, home, local, squad, topics
 from colbertxm.evaluation.collections.entry import CROSS, Entry, Loaded, Request
-from colbertxm.evaluation.collections.remote import files_of, sources
+from colbertxm.evaluation.collections.remote import files_of
 from colbertxm.evaluation.collections.remote import home as cached
 from colbertxm.languages import LANGUAGES, OTHERS
 
@@ -164,7 +164,7 @@ def at_hand(entry: Entry) -> str:
         return "given by you"
     if entry.name == "smart_home":
         return "fetched at first use"
-    keys = list(dict.fromkeys(file.key for file in sources() if file.collection == entry.name and file.key != "*"))
     folder, split = cached(entry.name), entry.splits[0]
-    whole = [key for key in keys if all((folder / f.path).exists() for f in files_of(entry.name, [key], split))]
+    needs = {key: files_of(entry.name, [key], split) for key in entry.subsets or entry.languages}
+    whole = [key for key, files in needs.items() if files and all((folder / f.path).exists() for f in files)]
     return " ".join(whole) or "nothing yet"
