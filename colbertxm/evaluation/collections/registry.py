@@ -166,5 +166,6 @@ def at_hand(entry: Entry) -> str:
         return "fetched at first use"
     folder, split = cached(entry.name), entry.splits[0]
     needs = {key: files_of(entry.name, [key], split) for key in entry.subsets or entry.languages}
-    whole = [key for key, files in needs.items() if files and all((folder / f.path).exists() for f in files)]
+    known = {key: files for key, files in needs.items() if any(file.key == key for file in files)}
+    whole = [key for key, files in known.items() if all((folder / file.path).exists() for file in files)]
     return " ".join(whole) or "nothing yet"
