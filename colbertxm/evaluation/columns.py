@@ -123,7 +123,7 @@ def padded(ids: Iterable[str]) -> Ids:
 
 def words(ids: Ids) -> Words:
     """[N, W]: the bytes of ids as words, the first byte in the lowest place; equal where the ids are equal."""
-    return np.ascontiguousarray(ids).view("<u8").astype(np.uint64, copy=False).reshape(len(ids), -1)
+    return np.ascontiguousarray(ids).view("<u8").astype(np.uint64, copy=False).reshape(len(ids), ids.itemsize // 8)
 
 
 def keys(ids: Ids, query: npt.NDArray[Any]) -> Words:
