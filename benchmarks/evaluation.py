@@ -4,12 +4,12 @@
     make bench-evaluation ARGS='--only measure'             # the run of seven million lines alone
     make bench-evaluation ARGS='--only smart_home --cross all'
 
-`measure_7k_x_1000_s` is what `evaluate` takes for RR@10, R@1000 and nDCG@10 of a run in columns; reading its file, plain
-and gzipped, and the whole command `colbertxm evaluate --run`, with start and intervals, have rows of their own. The run
-is generated: random passages of 8.8 million, scores of 32 bits as `write_run` writes them. `smart_home_s` is the whole
-command `colbertxm evaluate` with the untrained base: every text encoded once, every pair of languages searched,
-measured, written and drawn. Seconds are of the clock; `cpu_s` in the settings tells how much of them was work, where the
-machine had others to serve.
+`measure_7k_x_1000_s` is what `evaluate` takes for RR@10, R@1000 and nDCG@10 of a run in columns; reading its file,
+plain and gzipped, and the whole command `colbertxm evaluate --run`, with start and intervals, have rows of their own.
+The run is generated: random passages of 8.8 million, scores of 32 bits as `write_run` writes them. `smart_home_s` is
+the whole command `colbertxm evaluate` with the untrained base: every text encoded once, every pair of languages
+searched, measured, written and drawn. Seconds are of the clock; `cpu_s` in the settings tells how much of them was work
+where the machine had others to serve.
 """
 
 from __future__ import annotations
