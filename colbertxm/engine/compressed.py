@@ -165,7 +165,7 @@ class CompressedEngine:
     def _one(
         self, query: Tensor, chosen: Array, k: int, budget: int, threads: int, pool: ThreadPoolExecutor | None
     ) -> tuple[list[str], Array]:
-        question = self.ask(query)
+        question = self.ask(query, threads, pool)
         if len(chosen) > budget:
             chosen = self._listed(question, chosen, budget, pool)
             keep = max(KEEP, KEEP_PER_HIT * k, budget // KEEP_SHARE)
@@ -191,23 +191,27 @@ class CompressedEngine:
         ]
         return np.concatenate([np.unique(np.concatenate(found)), chosen[new:]])
 
-    def ask(self, query: Tensor) -> Question:
+    def ask(self, query: Tensor, threads: int = 1, pool: ThreadPoolExecutor | None = None) -> Question:
         """Make a query [Q, E] ready."""
         query = query.to("cpu", torch.float32)
-        return Question([self._block(piece) for piece in query.split(LANES)], query.sum(0).numpy())
+        return Question([self._block(piece, threads, pool) for piece in query.split(LANES)], query.sum(0).numpy())
 
-    def _block(self, query: Tensor) -> Block:
-        used = len(query)
-        columns = torch.zeros(self.codec.dim, LANES)
+    def _block(self, query: Tensor, threads: int, pool: ThreadPoolExecutor | None) -> Block:
+        used, k = len(query), len(self.codec.rows)
+        columns = np.zeros((self.codec.dim, LANES), np.float32)
         columns[:, :used] = query.T
-        products = self.codec.centroids @ columns
-        low = products.min()
-        unit = np.float32(((products.max() - low) / 255).clamp_min(1e-12))
-        table = np.empty(products.shape, np.uint8)
-        kernels.quantise(products.numpy(), used, np.float32(low), unit, table)
-        rotated = torch.from_numpy(self.codec.decoder) @ columns
-        flat = [tensor.flatten().numpy() for tensor in (columns, rotated, products)]
-        return Block(flat[0], flat[1], flat[2], table, unit, used)
+        flat, scores, table = columns.reshape(-1), np.empty(k * LANES, np.float32), np.empty((k, LANES), np.uint8)
+
+        def products(piece: int) -> None:
+            first, last = piece * k // threads, (piece + 1) * k // threads
+            kernels.products(self.codec.rows, self.codec.row_scales, flat, first, last, scores)
+
+        for _ in (map if pool is None else pool.map)(products, range(threads)):
+            pass
+        low = scores.min()
+        unit = np.float32(max((scores.max() - low) / 255, 1e-12))
+        kernels.quantise(scores.reshape(k, LANES), used, low, unit, table)
+        return Block(flat, (self.codec.decoder @ columns).reshape(-1), scores, table, unit, used)
 
     def _everywhere(
         self,
