@@ -75,6 +75,14 @@ def test_several_data_sets_make_one_table_and_files_of_their_own(tmp_path: Path)
     assert sorted(p.name for p in (tmp_path / "runs/m").iterdir()) == ["beir-x.en-en.trec.gz", "beir-y.en-en.trec.gz"]
 
 
+def test_queries_in_one_language_over_passages_in_another(tmp_path: Path) -> None:
+    texts = Text("q", "x", "en"), Text("a", "x", "de")
+    across = Collection("local/x", "en", "de", texts[:1], texts[1:], (Judgement("q", "a", 1),))
+    write_report(measure("m", Fixed("a"), [across], tmp_path)[0], tmp_path)
+    assert (tmp_path / "collections_rr10.csv").read_text().splitlines()[1] == "local/x,1.0"
+    assert (tmp_path / "cross_lingual_m.png").exists() and not (tmp_path / "languages.png").exists()
+
+
 def test_a_passage_under_the_querys_own_id_is_no_hit_in_beir(tmp_path: Path) -> None:
     texts = (Text("q", "x", "en"),)
     plain = Collection("c", "en", "en", texts, texts, (Judgement("q", "a", 1),))
@@ -136,6 +144,12 @@ def test_evaluate_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "logger.mode=disabled",
     )
     assert [r["collection"] for r in json.loads((tmp_path / "p/results.json").read_text())["rows"]] == ["beir/fiqa"]
+    for lang in ("en", "de"):
+        write(tmp_path / f"r/{lang}.json", squad(lang))
+    call(monkeypatch, "collection=xquad_r", "folder=r", "output=r", *BM25)
+    rows = json.loads((tmp_path / "r/results.json").read_text())["rows"]
+    assert [(r["query_lang"], r["queries"]) for r in rows] == [("mixed", 4), ("de", 2), ("en", 2)] and "AP" in rows[0]
+    assert (tmp_path / "r/pool_ap.csv").exists() and (tmp_path / "r/runs/bm25/mixed-mixed.trec.gz").exists()
     call(monkeypatch, "collection=list")
     assert "non-commercial" in capsys.readouterr().out
 

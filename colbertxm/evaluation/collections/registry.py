@@ -89,7 +89,7 @@ XQUAD_R = Entry(
 )  # fmt: skip
 BEIR = Entry(
     "beir", "BEIR: English data sets of many domains", same("en"), ("nDCG@10", "R@100"), ("test", "dev"),
-    "of each data set; see its paper's table 8", "https://github.com/beir-cellar/beir", beir.load_beir, subsets=_BEIR,
+    "of each data set; BEIR's paper lists them", "https://github.com/beir-cellar/beir", beir.load_beir, subsets=_BEIR,
     queries=("topics/topics.beir-v1.0.0-{code}.{split}.tsv", "topics.beir-v1.0.0-{code}.{split}.tsv"),
     qrels=("qrels/qrels.beir-v1.0.0-{code}.{split}.txt", "qrels.beir-v1.0.0-{code}.{split}.txt"),
 )  # fmt: skip
