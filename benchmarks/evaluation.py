@@ -137,7 +137,9 @@ def mb(path: Path) -> float:
 def main() -> None:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
-    parser.add_argument("--only", choices=("measure", "smart_home"), help="one half")
+    parser.add_argument(
+        "--only", choices=("measure", "smart_home"), help="one half; the file then holds its rows alone"
+    )
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cross", choices=("english", "all"), default="english", help="pairs of languages")
