@@ -19,7 +19,7 @@ import torch
 
 from colbertxm.data.collection import Collection
 from colbertxm.engine.exact import ExactEngine
-from colbertxm.engine.opening import open_index
+from colbertxm.engine.opening import checked_device, engine_on, open_index
 from colbertxm.engine.store import Index, write_index
 from colbertxm.engine.strings import distinct
 from colbertxm.errors import UserError
@@ -34,6 +34,7 @@ from colbertxm.records import Hit, Text
 if TYPE_CHECKING:
     from colbertxm.engine.compressed import CompressedEngine
     from colbertxm.engine.index import CompressedIndex, Document
+    from colbertxm.engine.torch_engine import TorchEngine
 
 Progress = Callable[[int], None]
 PASSAGES = 2048  # encoded at a time for a compressed index
@@ -46,7 +47,7 @@ class Retriever:
         self.encoder = encoder
         self.trunk = trunk
         self.batch_tokens = batch_tokens
-        self.engine: ExactEngine | CompressedEngine | None = None
+        self.engine: ExactEngine | CompressedEngine | TorchEngine | None = None
         self.guesses: dict[str, Guess] = {}
         """By passage id: languages that were guessed and not named, and how sure that was."""
         self._known: dict[tuple[Kind, str, str], torch.Tensor] = {}
@@ -78,7 +79,7 @@ class Retriever:
         vectors = self.encode(passages, "passage", progress)
         self.guesses = {p.id: Guess(p.lang, p.lang_confidence) for p in passages if p.lang_confidence is not None}
         self.engine = ExactEngine(
-            vectors.values,
+            vectors.values.to(self.device),
             vectors.offsets,
             [p.id for p in passages],
             [language(p.lang).code for p in passages],
@@ -173,8 +174,15 @@ class Retriever:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def open(self, folder: Path) -> Index | CompressedIndex:
-        """Search the index in `folder`; returns it: its `texts_of` hits. The encoder takes over the proxies that read
+    @property
+    def device(self) -> torch.device:
+        """Where passages are searched unless one says otherwise: on the encoder's GPU, else the CPU."""
+        found = next(self.encoder.parameters()).device
+        return found if found.type == "cuda" else torch.device("cpu")
+
+    def open(self, folder: Path, device: torch.device | str | None = None) -> Index | CompressedIndex:
+        """Search the index in `folder`, on `device` where it is named (cpu, cuda, mps), else on `self.device`;
+        returns it: its `texts_of` hits. The encoder takes over the proxies that read
         the passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
         and one whose passages were read by other adapters than the encoder's own proxies name."""
         index = open_index(folder)
@@ -185,7 +193,7 @@ class Retriever:
             )
         self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
         self.guesses = {name: Guess(lang, sure) for name, (lang, sure) in index.guesses.items()}
-        self.engine = index.engine
+        self.engine = engine_on(index, checked_device(device or self.device))
         return index
 
     def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:

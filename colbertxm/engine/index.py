@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
@@ -25,10 +26,13 @@ from colbertxm.engine.compressed import CompressedEngine, Part
 from colbertxm.engine.kernels import Array
 from colbertxm.engine.lists import BLOCK, Lists
 from colbertxm.engine.lists import FILES as LISTS
-from colbertxm.engine.opening import COMPRESSED
+from colbertxm.engine.opening import COMPRESSED, checked_device
 from colbertxm.engine.seen import places
 from colbertxm.engine.strings import Names, Strings
 from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
+
+if TYPE_CHECKING:
+    from colbertxm.engine.torch_engine import TorchEngine
 
 CODEC = {"rows": "|i1", "row_scales": "<f4", "axes": "<f4", "back": "<f4", "deviations": "<f4", "widths": "<i8"}
 CODES = ("centroids", "scales", "fits", "codes", "means", "meanscales")  # the files of Codes, in its order
@@ -192,6 +196,16 @@ class CompressedIndex:
         compared with their number once."""
         parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
         return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive, lists=self.lists)
+
+    def engine_on(self, device: torch.device | str) -> CompressedEngine | TorchEngine:
+        """The engine that searches on `device`: the kernels on the CPU, else `TorchEngine`.
+        Raises UserError for a device that is not there or too small."""
+        from colbertxm.engine.torch_engine import TorchEngine
+
+        if checked_device(device).type == "cpu":
+            return self.engine
+        parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
+        return TorchEngine(self.codec, parts, self.ids, self.langs, self.alive, device)
 
     @property
     def lists(self) -> Lists | None:

@@ -13,10 +13,12 @@ CPU 69 ns a vector and 32 query vectors, beside 136 for scatter_reduce, 164 for 
 sorted by length, which on a GPU would be a hundred small kernels. All documents are scanned: no inverted lists. Second
 stage: only what is reranked is decoded, piece by piece, windows of bits looked up in a table (as `Codec.values` does).
 
-Beside the CPU's engine: that one rounds the first stage's table to bytes and passes over vectors that are unlikely to
-win, this one does neither. So a budget may cut elsewhere, and a score may be above the CPU's where that missed a
-vector; with `slack=inf` there, the scores of a document differ by at most 1e-4 of the score's size. Products are
-float32, on CUDA too (TF32 is off while a search runs). Equal scores rank in document order on every device.
+Beside the CPU's engine: that one rounds the first stage's table to bytes, asks inverted lists where there are many
+documents, looks at a part of the coordinates before it looks at all, and passes over vectors that are unlikely to win;
+this one does none of it. So other documents may reach the last look, and a score may be above the CPU's where that
+missed a vector. Where both decode all vectors (a budget of all documents, infinite `slacks` there), scores differ by
+less than 1e-5 of their size. Products are float32, on CUDA too (TF32 is off while a search runs); none in half
+precision. Equal scores rank in document order on every device. Tests run it on the CPU, and on CUDA where it is.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from colbertxm.engine.compressed import BUDGET, MEAN_WEIGHT, PER_HIT, Part
 from colbertxm.engine.exact import check_search, padded, widened
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.opening import checked_device
 from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError
 
@@ -271,17 +274,6 @@ class TorchEngine:
         words = (bytes_[:, :-2] << 16) | (bytes_[:, 1:-1] << 8) | bytes_[:, 2:]
         windows = (words.index_select(1, self._places) >> self._shifts).bitwise_and_(self._masks).add_(self._tables)
         return self._table.index_select(0, windows.flatten()).view(len(codes), -1)
-
-
-def checked_device(device: torch.device | str) -> torch.device:
-    """`device` as torch knows it. Raises UserError for one that is misspelt or not there."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"device = {str(device)!r} is not to be had ({reason}): give cpu, cuda or mps") from None
-    return found
 
 
 def best_of(table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
