@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import row, write
-from colbertxm.engine.build import CHUNK
 from colbertxm.engine.index import CompressedIndex
 from colbertxm.engine.kmeans import number_of_centroids
+from colbertxm.engine.room import CHUNK
 from colbertxm.errors import UserError
 from colbertxm.files import MANIFEST
 from colbertxm.sources import cache_folder
