@@ -114,8 +114,6 @@ def test_a_build_killed_at_forty_random_moments(jobs: Jobs, whole: Whole, road: 
 @pytest.mark.parametrize("action", ["add", "compact"])
 def test_a_change_killed_at_thirty_random_moments(jobs: Jobs, whole: Whole, action: str, tmp_path: Path) -> None:
     draw = random.Random(f"slow {action}")
-    killed = [
-        change_through_kill(jobs, whole, action, tmp_path / f"index{n}", 1.1 * draw.random()) for n in range(30)
-    ]
+    killed = [change_through_kill(jobs, whole, action, tmp_path / f"index{n}", 1.1 * draw.random()) for n in range(30)]
     assert sum(killed) >= 20
     print(f"{action}: {sum(killed)} kills")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from colbertxm.engine.codec import Codec, Codes
 from colbertxm.engine.index import MAX_LANGS, Document, Rows
@@ -103,17 +104,24 @@ def chunks(
 
 
 def encode_blocks(
-    codec: Codec, vectors: Callable[[int, int], Array], ends: Array, progress: Callable[[int], None] | None = None
+    codec: Codec,
+    vectors: Callable[[int, int], Array],
+    ends: Array,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[Codes, Tensor, Tensor], None] | None = None,
 ) -> Codes:
     """`codec.encode` of whole documents, about BLOCK numbers at a time. `vectors(first, last)` [n, E] are of any
-    floats; `progress` is told of each block's vectors."""
+    floats; `progress` is told of each block's vectors, `look` sees its codes, vectors and offsets."""
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     pieces, first, size = [], 0, max(1, BLOCK // codec.dim)
     while first < len(ends):
         last = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
         last = min(max(last, first + 1), len(ends))
         block = torch.from_numpy(np.asarray(vectors(int(offsets[first]), int(offsets[last])), np.float32))
-        pieces.append(codec.encode(block, torch.from_numpy(offsets[first : last + 1] - offsets[first])))
+        cut = torch.from_numpy(offsets[first : last + 1] - offsets[first])
+        pieces.append(codec.encode(block, cut))
+        if look is not None:
+            look(pieces[-1], block, cut)
         if progress is not None:
             progress(len(block))
         first = last
