@@ -138,18 +138,17 @@ def test_a_chunk_is_encoded_while_the_next_is_made(
 
     def slow(*given: object) -> object:
         encoding.set()
-        waited.append(made.wait(20))
+        waited.append(made.wait(60))
         return encode(*given)  # type: ignore[arg-type]
 
     def producing(first: int) -> Iterator[Document]:
         for n, document in enumerate(SOME):
-            if n == 150:  # in the third chunk or later, so the first is being encoded
-                assert encoding.wait(20)
+            if n == 100:  # in the second chunk
+                assert encoding.wait(60)
                 made.set()
             yield document
 
     monkeypatch.setattr(build, "encode_blocks", slow)
-    monkeypatch.setattr(room, "CHUNK", 600)
     build_index(tmp_path / "index", producing, sample=ROADS["sample"])
     assert all(waited)
 
@@ -175,7 +174,7 @@ def test_errors_of_stream_and_disk_come_out_and_what_is_done_stays(
     twice = SOME[5]._replace(text="another")
     with pytest.raises(UserError, match="'p5' occurs twice"):
         build_index(tmp_path / "index", lambda n: iter([*SOME, twice][n:]), sample=ROADS[road])
-    assert not (tmp_path / "index").exists()  # of a wrong stream nothing is kept
+    assert not (tmp_path / "index/.build").exists()  # of a wrong stream nothing is kept
 
 
 def test_another_source_begins_anew(small: None, tmp_path: Path) -> None:
@@ -213,6 +212,18 @@ def test_wrong_documents_are_refused(tmp_path: Path) -> None:
         build_index(tmp_path / "index", stream, memory_mb=399)
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_a_chunk_without_vectors_or_texts(road: str, small: None, tmp_path: Path) -> None:
+    empty = [Document(f"e{n}", "en", torch.ones(0, 16), "x" * 600_000 * (n == 1)) for n in range(3)]
+    some = [*(d._replace(text="") for d in SOME), *empty]
+    index = build_index(tmp_path / "index", lambda n: iter(some[n:]), sample=ROADS[road])
+    assert list(index.ids) == [d.id for d in some]
+    assert len(index.engine.search([SOME[0].vectors], 5)[0][0]) == 5
+    verify_compressed(tmp_path / "index")
+    alone = build_index(tmp_path / "alone", lambda n: iter([empty[1], SOME[0], empty[1]._replace(id="e9")][n:]))
+    assert [len(part["ends"]) for part in alone.parts] == [2, 1] and len(alone.engine.search([SOME[0].vectors], 5)) == 1
+
+
 def test_chunks_hold_the_stream_in_order() -> None:
     languages: list[str] = []
     found = list(chunks(SOME, languages, lambda dim: 400))
@@ -223,7 +234,7 @@ def test_chunks_hold_the_stream_in_order() -> None:
     assert [name for c in found for name in Strings([c.rows.ids])] == [d.id for d in SOME]
     large = Document("large", "en", torch.ones(900, 16))
     assert [len(c.vectors) for c in chunks([*SOME[:2], large, *SOME[:2]], [], lambda dim: 400)][1] == 900
-    wordy = [d._replace(text="x" * 5000) for d in SOME[:10]]  # 6,400 bytes of strings go into such a chunk
+    wordy = [d._replace(text="x" * 600_000) for d in SOME[:10]]
     assert [len(c.rows.ends) for c in chunks(wordy, [], lambda dim: 400)] == [1] * 10
 
 
@@ -283,14 +294,16 @@ def test_kept_strings() -> None:
     assert list(Strings([kept(packed(names), flags)])) == ["a", "", "long one"]
 
 
-def test_what_is_drawn_says_how_large_the_collection_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_drawn_says_how_large_the_collection_is() -> None:
     many = [Document(str(n), "en", torch.ones(1 + n % 3, 128)) for n in range(5000)]
     for count in (5000, 50_000_000):
         drawn = sample.drawn(Sample(lambda seed: iter(many), count), 0, Room(400))
         assert drawn.total == pytest.approx(2 * count, rel=0.01)
         assert int(drawn.offsets[-1]) == len(drawn.vectors) <= Room(400).sample(128)
     assert len(drawn.vectors) == 9999  # all there is
-    assert len(sample.drawn(Sample(lambda seed: iter(many), 100), 0, Room(400)).offsets) == 1002  # as many as it takes
+    longer = [Document(str(n), "en", torch.ones(60, 8)) for n in range(1200)]
+    drawn = sample.drawn(Sample(lambda seed: iter(longer), 1000), 0, Room(400))
+    assert len(drawn.offsets) == 1001  # 20 vectors for each of 2048 centroids, and 1000 documents, are enough
 
 
 def test_too_little_memory_for_the_papers_centroids_is_said(

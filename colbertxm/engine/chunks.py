@@ -21,6 +21,8 @@ from colbertxm.errors import UserError
 
 BLOCK = 2**20  # numbers encoded at a time: 8192 vectors of 128 dimensions
 
+STRINGS = 2**20  # bytes of strings that go into any chunk
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -33,12 +35,12 @@ class Chunk:
 
 class _Filling:
     """A chunk that is being filled with documents of `dim` dimensions: at most `size` vectors, strings of half their
-    bytes; one document goes in whatever its size."""
+    bytes or STRINGS; one document goes in whatever its size."""
 
     def __init__(self, size: int, dim: int, languages: list[str]) -> None:
         self.vectors = np.empty((size, dim), np.float16)
         self.languages = languages
-        self.count, self.strings = 0, size * dim
+        self.count, self.strings = 0, max(STRINGS, size * dim)
         self.ends: list[int] = []
         self.langs: list[int] = []
         self.ids: list[str] = []
