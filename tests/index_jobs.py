@@ -1,7 +1,7 @@
 """Builds and changes of small indexes in processes of their own, which tests may kill.
 
-One process imports and compiles the engine once; a job is a fork of it. Every write to the disk rests a little, so that
-kills find all moments.
+One process imports and compiles the engine once; a job is a fork of it. Every file rests a little before it is whole,
+so that kills find all moments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 DIM, COUNT, CHUNK = 16, 240, 400
-REST_S = 0.004  # before a file is on the disk
+REST_S = 0.004  # where a file is made sure to be on the disk
 
 
 def documents(count: int = COUNT, prefix: str = "p", seed: int = 0) -> list[Any]:
@@ -74,8 +74,7 @@ def run(job: dict[str, Any]) -> None:
     os.setsid()
     with open(f"{job['folder']}.log", "a") as log:
         os.dup2(log.fileno(), 2)
-    sync = os.fsync
-    os.fsync = lambda handle: (time.sleep(REST_S), sync(handle))[1]
+    os.fsync = lambda handle: time.sleep(REST_S)  # a kill, unlike a power cut, loses nothing that was written
     folder = Path(job["folder"])
     {"spool": lambda: build(folder, "spool"), "sample": lambda: build(folder, "sample"),
      "add": lambda: add(folder), "compact": lambda: compact(folder)}[job["action"]]()  # fmt: skip

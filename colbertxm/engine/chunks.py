@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from colbertxm.engine.codec import Codec, Codes
 from colbertxm.engine.index import MAX_LANGS, Document, Rows
@@ -19,6 +20,8 @@ from colbertxm.engine.strings import packed
 from colbertxm.errors import UserError
 
 BLOCK = 2**20  # numbers encoded at a time: 8192 vectors of 128 dimensions
+
+STRINGS = 2**20  # bytes of strings that go into any chunk
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Chunk:
 
 class _Filling:
     """A chunk that is being filled with documents of `dim` dimensions: at most `size` vectors, strings of half their
-    bytes; one document goes in whatever its size."""
+    bytes or STRINGS; one document goes in whatever its size."""
 
     def __init__(self, size: int, dim: int, languages: list[str]) -> None:
         self.vectors = np.empty((size, dim), np.float16)
         self.languages = languages
-        self.count, self.strings = 0, size * dim
+        self.count, self.strings = 0, max(STRINGS, size * dim)
         self.ends: list[int] = []
         self.langs: list[int] = []
         self.ids: list[str] = []
@@ -103,17 +106,24 @@ def chunks(
 
 
 def encode_blocks(
-    codec: Codec, vectors: Callable[[int, int], Array], ends: Array, progress: Callable[[int], None] | None = None
+    codec: Codec,
+    vectors: Callable[[int, int], Array],
+    ends: Array,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[Codes, Tensor, Tensor], None] | None = None,
 ) -> Codes:
     """`codec.encode` of whole documents, about BLOCK numbers at a time. `vectors(first, last)` [n, E] are of any
-    floats; `progress` is told of each block's vectors."""
+    floats; `progress` is told of each block's vectors, `look` sees its codes, vectors and offsets."""
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     pieces, first, size = [], 0, max(1, BLOCK // codec.dim)
     while first < len(ends):
         last = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
         last = min(max(last, first + 1), len(ends))
         block = torch.from_numpy(np.asarray(vectors(int(offsets[first]), int(offsets[last])), np.float32))
-        pieces.append(codec.encode(block, torch.from_numpy(offsets[first : last + 1] - offsets[first])))
+        cut = torch.from_numpy(offsets[first : last + 1] - offsets[first])
+        pieces.append(codec.encode(block, cut))
+        if look is not None:
+            look(pieces[-1], block, cut)
         if progress is not None:
             progress(len(block))
         first = last

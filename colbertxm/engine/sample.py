@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colbertxm.engine.chunks import dimensions
-from colbertxm.engine.codec import Codec, fit_codec
+from colbertxm.engine.chunks import dimensions, encode_blocks
+from colbertxm.engine.codec import Codec, Codes, fit_codec
 from colbertxm.engine.index import Document
 from colbertxm.engine.kernels import Array
 from colbertxm.engine.kmeans import ROUNDS, number_of_centroids
@@ -129,7 +129,19 @@ def fitted(drawn: Drawn, bits: int, seed: int, room: Room) -> tuple[Codec, float
 
 
 def _error(codec: Codec, drawn: Drawn) -> float:
-    """Of whole documents of some MEASURED vectors."""
-    few = max(1, int(torch.searchsorted(drawn.offsets, min(len(drawn.vectors), MEASURED), right=True)) - 1)
-    some, cut = drawn.vectors[: int(drawn.offsets[few])], drawn.offsets[: few + 1]
-    return codec.error(codec.encode(some, cut), some, cut)
+    """Of whole documents of some MEASURED vectors, a block at a time: decoding takes many times their memory."""
+    ends = drawn.offsets[1:].numpy()
+    ends = ends[: max(1, int(np.searchsorted(ends, MEASURED, side="right")))]
+    return error_of(codec, drawn.vectors[: int(ends[-1])].numpy(), ends)[1]
+
+
+def error_of(codec: Codec, vectors: Array, ends: Array) -> tuple[Codes, float]:
+    """Codes of whole documents, and their mean squared error: `vectors` [t, E] of any floats."""
+    total = 0.0
+
+    def measured(codes: Codes, block: Tensor, offsets: Tensor) -> None:
+        nonlocal total
+        total += codec.error(codes, block, offsets) * len(block) if len(block) else 0.0
+
+    codes = encode_blocks(codec, lambda first, last: vectors[first:last], ends, look=measured)
+    return codes, total / max(1, len(vectors))

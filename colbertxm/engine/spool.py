@@ -50,7 +50,7 @@ class Work:
     def spool(self, number: int, chunk: Chunk) -> Record:
         """Write a chunk."""
         with self._vectors(number).open("wb") as file:
-            file.write(np.ascontiguousarray(chunk.vectors).data.cast("B"))
+            file.write(np.ascontiguousarray(chunk.vectors).reshape(-1).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
         return self._record("chunk", number, chunk, self._rows(chunk.rows))

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
-from colbertxm.engine.codec import Codec, Codes
+from colbertxm.engine.chunks import chunks
+from colbertxm.engine.codec import Codes
 from colbertxm.engine.index import CompressedIndex, Document, Rows, content, write_part
 from colbertxm.engine.join import PART
 from colbertxm.engine.kernels import Array
 from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.room import CHUNK
-from colbertxm.engine.sample import MEASURED
+from colbertxm.engine.sample import error_of
 from colbertxm.engine.seen import Seen, places
 from colbertxm.engine.strings import Strings, kept
 from colbertxm.errors import UserError, nearest
@@ -51,7 +50,7 @@ def add(folder: Path | str, documents: Iterable[Document], replace: bool = False
             if known and not replace:
                 raise UserError(f"passage id {min(known)!r} is in {folder} already: delete it first, or replace it")
             gone += known.values()
-            codes, error = _coded(index.codec, chunk)
+            codes, error = error_of(index.codec, chunk.vectors, chunk.rows.ends)
             worst = max(worst, error)
             written = write_part(folder, codes, chunk.rows)
             seen.add(folder / written["ids"]["file"], folder / written["idends"]["file"])
@@ -120,22 +119,6 @@ def _alike(index: CompressedIndex, name: str) -> list[str]:
     head, tail = name[: (len(name) + 1) // 2], name[len(name) // 2 :]
     alive = zip(index.ids, index.alive.tolist(), strict=True)
     return list(islice((id for id, lives in alive if lives and (id.startswith(head) or id.endswith(tail))), ALIKE))
-
-
-def _coded(codec: Codec, chunk: Chunk) -> tuple[Codes, float]:
-    """A chunk's codes, and their mean squared error on its first documents."""
-    ends = chunk.rows.ends
-    codes = encode_blocks(codec, lambda first, last: chunk.vectors[first:last], ends)
-    few = max(1, int(np.searchsorted(ends, MEASURED)))
-    last = int(ends[:few][-1])
-    if not last:
-        return codes, 0.0
-    some = Codes(
-        codes.centroids[:last], codes.scales[:last], codes.fits[:last], codes.codes[:last], codes.means[:few],
-        codes.mean_scales[:few],
-    )  # fmt: skip
-    offsets = torch.from_numpy(np.concatenate([[0], ends[:few]]))
-    return codes, codec.error(some, torch.from_numpy(chunk.vectors[:last]), offsets)
 
 
 def _old(index: CompressedIndex) -> tuple[dict[str, Entry], list[dict[str, int]]]:
