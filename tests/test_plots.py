@@ -50,13 +50,13 @@ def size(path: Path) -> tuple[int, int]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures as they are saved."""
     saved: list[Any] = []
-    save = plots._save
+    save = plots.save
 
     def note_and_save(figure: Any, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", note_and_save)
+    monkeypatch.setattr(plots, "save", note_and_save)
     return saved
 
 
