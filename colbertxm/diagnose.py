@@ -36,6 +36,14 @@ def run(cfg: DictConfig, kind: str) -> None:
     runs[kind](cfg)
 
 
+def as_text(argument: str) -> str:
+    """`query=a, b` with its value in the quotes that Hydra wants; nothing is done where they stand already."""
+    key, _, value = argument.partition("=")
+    if len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]:
+        return argument
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def main() -> None:
     """Take the kind, and leave the rest to Hydra."""
     from colbertxm.errors import nearest
@@ -47,7 +55,8 @@ def main() -> None:
         return
     if kind not in KINDS:
         entry.fail(f"diagnose what? {kind!r} is unknown{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
-    del sys.argv[1]
+    # A text is a text: Hydra's grammar would stumble over its commas, quotes and most scripts.
+    sys.argv[1:] = [as_text(a) if a.startswith(("query=", "passage=")) else a for a in sys.argv[2:]]
     entry.main(f"diagnose_{kind}", lambda cfg: run(cfg, kind))()
 
 

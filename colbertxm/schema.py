@@ -202,8 +202,11 @@ class Evaluate:
 
 @dataclass
 class Report:
-    results: str = MISSING
+    results: Any = MISSING
     output: str | None = None
+    measure: str | None = None
+    examples: Any = None
+    logger: Logger = field(default_factory=Logger)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
 ENTRY_POINTS = set("train pretrain index search evaluate report export diagnose serve push demo cli".split())
-SHARED = {"entry", "schema", "stages", "reporting", "launch", "diagnosing"}  # what entry points share
+SHARED = {"entry", "schema", "stages", "reporting", "launch", "diagnosing", "collecting"}  # what entry points share
 FLOORS = [
     {
         "errors",
@@ -26,7 +26,7 @@ FLOORS = [
         "engine",
     },
     {"data", "model"},
-    {"evaluation", "retriever", "matches", "engine_recall"},
+    {"evaluation", "retriever", "matches", "engine_recall", "training_notes"},
     {"training"},
     SHARED,
     ENTRY_POINTS,
