@@ -27,17 +27,11 @@ def run(cfg: DictConfig, kind: str) -> None:
     from colbertxm import diagnosing
 
     entry.check_filled(cfg, f"diagnose {kind}")
-    runs = {
-        "runs": diagnosing.run_comparison,
-        "distributions": diagnosing.run_distributions,
-        "recall": diagnosing.run_recall,
-        "match": diagnosing.run_match,
-    }
-    runs[kind](cfg)
+    diagnosing.RUNS[kind](cfg)
 
 
 def as_text(argument: str) -> str:
-    """`query=a, b` with its value in the quotes that Hydra wants; nothing is done where they stand already."""
+    """`query=...` in Hydra's quotes, unless it stands in some: its grammar stumbles over commas and most scripts."""
     key, _, value = argument.partition("=")
     if len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]:
         return argument
@@ -50,12 +44,10 @@ def main() -> None:
 
     kind = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if kind in ("-h", "--help"):
-        print("colbertxm diagnose <kind> [key=value ...]\n")
-        print("\n".join(f"  {name:15}{purpose}" for name, purpose in KINDS.items()))
+        print("\n".join(["colbertxm diagnose <kind> [key=value ...]\n", *(f"  {k:15}{KINDS[k]}" for k in KINDS)]))
         return
     if kind not in KINDS:
         entry.fail(f"diagnose what? {kind!r} is unknown{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
-    # A text is a text: Hydra's grammar would stumble over its commas, quotes and most scripts.
     sys.argv[1:] = [as_text(a) if a.startswith(("query=", "passage=")) else a for a in sys.argv[2:]]
     entry.main(f"diagnose_{kind}", lambda cfg: run(cfg, kind))()
 

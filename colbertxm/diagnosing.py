@@ -213,3 +213,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+RUNS = {"runs": run_comparison, "distributions": run_distributions, "recall": run_recall, "match": run_match}

@@ -79,7 +79,9 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int = 1) -
 
     def row(cells: Sequence[str], tag: str) -> str:
         return "".join(
-            f'<{tag} class="number">{escape(cell)}</{tag}>' if place >= texts else f"<{tag}>{escape(cell)}</{tag}>"
+            f'<{tag} class="number">{escape(cell)}</{tag}>'
+            if place >= texts
+            else f'<{tag} dir="auto">{escape(cell)}</{tag}>'
             for place, cell in enumerate(cells)
         )
 

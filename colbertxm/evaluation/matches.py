@@ -98,7 +98,7 @@ class Matches:
         """The query's words in order; tokens that are no text stand alone, mask expansion in one line."""
         groups: dict[tuple[str, int], list[int]] = {}
         for place, token in enumerate(self.query.kept):
-            key = ("word", token.word) if token.word >= 0 else (token.piece, -1 if token.role == "mask" else place)
+            key = ("word", token.word) if token.word >= 0 else (token.label(), -1 if token.role == "mask" else place)
             groups.setdefault(key, []).append(place)
         return [
             WordMatch(
@@ -113,6 +113,6 @@ class Matches:
         found: dict[str, float] = {}
         for place in places:
             token = self.passage.kept[int(self.best[place])]
-            name = self.passage.word(token.word) if token.word >= 0 else token.piece
+            name = self.passage.word(token.word) if token.word >= 0 else token.label()
             found[name] = found.get(name, 0.0) + float(self.cosines[place])
         return tuple(sorted(found.items(), key=lambda item: -item[1]))

@@ -19,6 +19,7 @@ STYLE = """
 .text span { border-radius: .15rem; }
 .skipped { color: #8a8a8a; text-decoration: line-through; text-decoration-color: #bbb; }
 .role { font-size: .8rem; border: 1px dashed #999; padding: 0 .25rem; margin: 0 .15rem; unicode-bidi: isolate; }
+.prefix { font-style: italic; }
 .cut { color: #8a8a8a; font-style: italic; }
 .matrix td, .matrix th { border: 1px solid #e3e3e3; padding: 0; font-size: .72rem; }
 .matrix td { width: 1.9rem; min-width: 1.9rem; height: 1.5rem; text-align: center; vertical-align: middle; }
@@ -89,7 +90,7 @@ def _passage(matches: Matches) -> Iterator[str]:
     given = iter(matches.given.tolist())
     yield (
         f'<p class="note">From white (nothing) to dark blue ({most:.2f}). <span class="skipped">Struck through</span>: '
-        "read, but without a vector. Dashed: tokens that are no text.</p>"
+        "read, but without a vector. Italics: the prompt. Dashed: tokens that are no text.</p>"
     )
     yield f'<p class="text" {attributes(matches.passage.lang)}>'
     pieces = []
@@ -110,8 +111,10 @@ def _span(token: Token, value: float | None, most: float) -> str:
         # The space stays outside, or a gap would be coloured; no padding, so that Arabic letters stay joined.
         bare = token.text.lstrip()
         space = " " if bare != token.text else ""
-        skipped = ' class="skipped"' if value is None else ""
-        return f'{space}<span{skipped}{style} title="{title}">{escape(bare)}</span>'
+        kinds = " ".join(
+            kind for kind, holds in (("skipped", value is None), ("prefix", token.role == "prefix")) if holds
+        )
+        return f'{space}<span class="{kinds}"{style} title="{title}">{escape(bare)}</span>'
     if value is None and not token.text:
         return ""
     return f' <span class="role"{style} title="{title}">{escape(token.label())}</span>'

@@ -11,7 +11,7 @@ from colbertxm.evaluation.plots import caption, dress, figure_of, save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOKS = {"relevant": ("#0072B2", "o"), "best other": ("#D55E00", "s"), "others": ("#999999", "x"),
+LOOKS = {"relevant": ("#0072B2", "o"), "best other": ("#D55E00", "s"), "others": ("#999999", "D"),
          "query": ("#D55E00", "s"), "passage": ("#0072B2", "o")}  # fmt: skip
 Line = Mapping[str, Any]
 
@@ -26,9 +26,14 @@ def plot_scores(lines: Sequence[Line], path: Path) -> None:
 
 def plot_lengths(lines: Sequence[Line], path: Path) -> None:
     """A PNG of `length_lines`: one row a language, queries and passages; the share that is cut stands beside it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure = _rows(lines, "lang", "kind", "tokens before the cut", "lengths in tokens", path)
     axes: Axes = figure.axes[0]
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
     names = list(dict.fromkeys(line["lang"] for line in lines))
     for kind in dict.fromkeys(line["kind"] for line in lines):
         limit = next(line["limit"] for line in lines if line["kind"] == kind)
@@ -39,8 +44,8 @@ def plot_lengths(lines: Sequence[Line], path: Path) -> None:
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
     kinds = " / ".join(dict.fromkeys(line["kind"] for line in lines))
-    caption(figure, f"dot: median; thick: middle half; thin: 5% to 95%; dashed and dotted: the limits. "
-                    f"On the right the share that is cut, {kinds}")  # fmt: skip
+    caption(figure, f"dot: median; thick: middle half; thin: 5% to 95%; dashed and dotted: the limits\n"
+                    f"on the right the share that is cut, {kinds}")  # fmt: skip
     save(figure, path)
 
 
