@@ -117,7 +117,7 @@ def _span(token: Token, value: float | None, most: float) -> str:
         return f'{space}<span class="{kinds}"{style} title="{title}">{escape(bare)}</span>'
     if value is None and not token.text:
         return ""
-    return f' <span class="role"{style} title="{title}">{escape(token.label())}</span>'
+    return f' <span class="role" dir="ltr"{style} title="{title}">{escape(token.label())}</span>'
 
 
 def _matrix(matches: Matches) -> Iterator[str]:
@@ -142,7 +142,9 @@ def _matrix(matches: Matches) -> Iterator[str]:
 
 
 def _name(token: Token, lang: str) -> str:
-    return f"<bdi {attributes(lang)}>{escape(token.label())}</bdi>"
+    # Tokens that are no text are written as the vocabulary has them, or </s> would read <s/> beside Arabic.
+    written = attributes(lang) if token.role == "text" else 'dir="ltr"'
+    return f"<bdi {written}>{escape(token.label())}</bdi>"
 
 
 def _title(token: Token) -> str:
