@@ -14,6 +14,7 @@ VERBS = {
     "search": "find passages for a query",
     "evaluate": "measure models and baselines in every language",
     "report": "tables and pictures of measured results",
+    "diagnose": "look closer: two runs, spreads, an index's recall, token matches",
     "push": "publish a model on the hub, with its card",
     "export": "write a model for another library",
 }
