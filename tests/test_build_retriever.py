@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,7 @@ def test_other_passages_or_settings_are_another_source(encoder: Encoder) -> None
     found = {
         Retriever(encoder)._source(PASSAGES),
         Retriever(encoder)._source(PASSAGES[1:]),
-        Retriever(encoder)._source([PASSAGES[0]._replace(text="x"), *PASSAGES[1:]])
-        if hasattr(PASSAGES[0], "_replace")
-        else "",
+        Retriever(encoder)._source([replace(PASSAGES[0], text="x"), *PASSAGES[1:]]),
         Retriever(encoder, batch_tokens=100)._source(PASSAGES),
     }
     assert len(found) == 4 and Retriever(encoder)._source(PASSAGES) in found

@@ -3,7 +3,7 @@
 Shapes: E dimensions, K centroids, S vectors of the sample. Of `memory_mb`
 
 - BLOCKS_MB are for what never grows: compiled loops, blocks of vectors on their way to the nearest centroid and into
-  codes;
+  codes, and what the allocator keeps of them between two phases;
 - SAMPLE_COPIES times the sample's float32 bytes are the peak of fitting (the vectors, their residuals, the same turned,
   and two of the steps between); centroids come on top, for at most S / LEAST of them are fitted;
 - CHUNK_COPIES times a chunk's float16 bytes are the peak of encoding (one chunk is filled while another is encoded,
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from colbertxm.errors import UserError
 
-FLOOR_MB = 400
-BLOCKS_MB = 250
+FLOOR_MB = 500
+BLOCKS_MB = 350
 CHUNK = 2**18  # vectors a chunk, 64 MB of 128 dimensions
 PER_CENTROID = 20  # vectors a centroid that k-means sees; more lowers the error by less than 1 %
 LEAST = 4  # so few vectors a centroid where the memory holds no more: from then on there are fewer centroids
