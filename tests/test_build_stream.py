@@ -189,6 +189,7 @@ def test_another_source_begins_anew(small: None, tmp_path: Path) -> None:
             build_index(tmp_path / "index", failing, source=source)
     assert asked[0] == asked[2] == 0 < asked[1]
     (tmp_path / "index/.build/settings.json").unlink()  # killed while it was thrown away
+    next((tmp_path / "index/.build").glob("chunk-*.bin")).unlink()
     index = build_index(tmp_path / "index", stream, source="model b")
     assert list(index.ids) == [d.id for d in SOME]
 
