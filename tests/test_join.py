@@ -13,7 +13,7 @@ from colbertxm.engine.build import build_index
 from colbertxm.engine.index import CompressedIndex, verify_compressed
 
 
-@pytest.mark.parametrize(("part", "expected"), [(1, 5), (900, 3), (10**6, 1)])
+@pytest.mark.parametrize(("part", "expected"), [(1, 4), (900, 2), (10**6, 1)])
 def test_joining_changes_nothing_that_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int, expected: int
 ) -> None:
@@ -22,7 +22,7 @@ def test_joining_changes_nothing_that_is_found(
     monkeypatch.setattr(join, "PART", 1)
     monkeypatch.setattr(room, "CHUNK", 450)
     single = build_index(tmp_path / "single", lambda n: documents[n:])
-    assert len(single.parts) == 5
+    assert len(single.parts) == 4
     monkeypatch.setattr(join, "PART", part)
     index = build_index(tmp_path / "joined", lambda n: documents[n:])
     verify_compressed(tmp_path / "joined")

@@ -3,6 +3,7 @@ its own step (3 x 15 microseconds and 13 mapped files, by 2,000 chunks where the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,11 +51,14 @@ def _join(work: Path, name: str, entries: Sequence[Entry]) -> Entry:
     shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
     file.write(npy_header(arrays[0].dtype.newbyteorder("<").str, shape))
     before = 0
-    for array in arrays:
+    for entry, array in zip(entries, arrays, strict=True):
         if name in ENDS:
-            array = np.asarray(array) + before
-            before = int(array[-1]) if len(array) else before
-        flat = array.reshape(-1).view(np.uint8)
-        for first in range(0, len(flat), BLOCK):
-            file.write(np.array(flat[first : first + BLOCK]).data)
+            counted = np.asarray(array) + before
+            before = int(counted[-1]) if len(counted) else before
+            file.write(counted.data.cast("B"))
+            continue
+        with (work / entry["file"]).open("rb") as old:  # pages of a map would count as ours
+            old.seek(-array.nbytes, os.SEEK_END)
+            while block := old.read(BLOCK):
+                file.write(block)
     return file.finish()
