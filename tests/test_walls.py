@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
 ENTRY_POINTS = set("train pretrain index search evaluate report export serve push demo cli".split())
-SHARED = {"entry", "schema", "stages", "reporting", "launch"}  # what entry points share
+SHARED = {"entry", "schema", "stages", "baselines", "reporting", "launch"}  # what entry points share
 FLOORS = [
     {
         "errors",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from colbertxm.data.collection import Collection
-from colbertxm.evaluation.baselines import System
+from colbertxm.evaluation.baselines import System, how
 from colbertxm.evaluation.metrics import Scores, evaluate
 from colbertxm.evaluation.results import row
 from colbertxm.evaluation.runs import write_qrels, write_run
@@ -39,7 +39,8 @@ def measure(
         write_qrels(output / "qrels" / f"{pair}.qrels", collection.judgements)
         scores = evaluate(hits, collection.judgements, MEASURES)
         measured[collection.query_lang, collection.passage_lang] = scores
-        rows.append(row(name, collection.query_lang, collection.passage_lang, scores, collection=collection.name))
+        notes = {"collection": collection.name, "how": how(system, collection)}
+        rows.append(row(name, collection.query_lang, collection.passage_lang, scores, **notes))
         if progress is not None:
             progress(1)
     return rows, measured
