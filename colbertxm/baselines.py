@@ -1,4 +1,4 @@
-"""Baselines by their names: what `baselines=[...]` of `colbertxm evaluate` compares a trained model with, and the demo."""
+"""Baselines by name: what `baselines=[...]` of `colbertxm evaluate`, and the demo, compare a trained model with."""
 
 from __future__ import annotations
 

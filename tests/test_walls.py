@@ -26,7 +26,7 @@ FLOORS = [
         "engine",
     },
     {"data", "model"},
-    {"evaluation", "retriever"},
+    {"evaluation", "retriever", "mteb_search"},
     {"training"},
     SHARED,
     ENTRY_POINTS,
