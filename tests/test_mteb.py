@@ -1,4 +1,4 @@
-"""The adapter for MTEB: languages, top_ranked, errors; and, where mteb is installed, a real task class on local data."""
+"""The adapter for MTEB: languages, top_ranked, errors; where mteb is installed, a real task class on local data too."""
 
 from __future__ import annotations
 
