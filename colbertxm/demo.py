@@ -19,7 +19,7 @@ RUNS: dict[str, list[str]] = {"single_vector": ["+experiment=single_vector"], "t
 
 def run(cfg: DictConfig) -> None:
     """Data, base, training, evaluation, report; every phase timed."""
-    from colbertxm import stages
+    from colbertxm import baselines, stages
     from colbertxm.reporting import Evaluation
     from colbertxm.retriever import Retriever
     from colbertxm.training.logger import make_logger
@@ -52,8 +52,8 @@ def run(cfg: DictConfig) -> None:
             if run_logger:
                 run_logger.experiment.finish()
     evaluation = Evaluation(output, collections, lambda _, query_id: home.pair_of(query_id), clock)
-    for name in stages.IN_DEMO:
-        evaluation.add(name, stages.baseline(name, base))
+    for name in baselines.IN_DEMO:
+        evaluation.add(name, baselines.baseline(name, base))
     for name, retriever in retrievers.items():
         evaluation.add(name, retriever)
     model = output / "trained" / "model"

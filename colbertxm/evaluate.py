@@ -16,7 +16,7 @@ from colbertxm.evaluation import measure_run
 
 def run(cfg: DictConfig) -> None:
     """Evaluate every baseline and model on every collection; write runs, qrels, results.json and the report."""
-    from colbertxm import stages
+    from colbertxm import baselines, stages
     from colbertxm.errors import UserError
     from colbertxm.evaluation.baselines import System
     from colbertxm.evaluation.collections.command import load_asked, print_collections
@@ -34,14 +34,16 @@ def run(cfg: DictConfig) -> None:
         collections, langs = loaded.collections, loaded.langs
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
-    needed = set(cfg.baselines) & set(stages.UNTRAINED)
+    needed = any(map(baselines.needs_base, cfg.baselines))
     base = stages.load_base(TokenSettings("query: ", "passage: "), langs, lang_proxy=cfg.lang_proxy) if needed else None
     for name in cfg.baselines:
-        systems[name] = stages.baseline(name, base)
+        if (row := baselines.baseline_row(name)) in systems:
+            raise UserError(f"baselines={list(cfg.baselines)} names {row!r} twice: leave one out")
+        systems[row] = baselines.baseline(name, base, langs, cfg.lang_proxy)
     for checkpoint in cfg.checkpoints:
         model = stages.resolve_model(checkpoint, to_load(langs, proxies(cfg.lang_proxy)))
         encoder = stages.open_model(model, cfg.lang_proxy)
-        name = model.absolute().parent.name if Path(checkpoint).exists() or checkpoint == "latest" else checkpoint
+        name = baselines.checkpoint_row(checkpoint)
         encoder.check_languages(langs)
         if name in systems:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "

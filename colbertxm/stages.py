@@ -24,7 +24,6 @@ from colbertxm.data.training import TrainingData
 from colbertxm.energy.meter import EnergySettings, Meter, cuda_devices
 from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
-from colbertxm.evaluation.baselines import BM25System, System
 from colbertxm.evaluation.collections.entry import language_pairs
 from colbertxm.evaluation.results import provenance, replacing
 from colbertxm.languages import language, proxies, proxy_notes, to_load
@@ -45,16 +44,6 @@ from colbertxm.training.logger import make_logger
 from colbertxm.training.module import LossSettings, OptimizerSettings
 from colbertxm.training.projection import Material, check_start, start_projection
 from colbertxm.training.teaching import taught
-
-UNTRAINED: dict[str, tuple[Pooling, bool]] = {
-    "untrained_single": ("single", False),
-    "untrained": ("multi", False),
-    "untrained_no_prefix": ("multi", True),
-}
-"""Rows of the base as it is: its pooling, and whether MaxSim leaves out the prefix's vectors."""
-BASELINES = ("bm25", *UNTRAINED)
-IN_DEMO = ("bm25", "untrained_single", "untrained")
-"""What there is time for in ten minutes."""
 
 
 def say(message: str) -> None:
@@ -301,15 +290,6 @@ def parallel_collections(
         raise UserError(f"cross={cross!r}{nearest(cross, ('english', 'all', 'none'))}: choose english, all or none")
     pairs = language_pairs(langs, cross)
     return [home.collection(split, query, passage, sample, seed) for query, passage in pairs]
-
-
-def baseline(name: str, base: Base | None) -> System:
-    """A system that is not trained here, by its row's name; all but BM25 need the base model."""
-    if name == "bm25":
-        return BM25System()
-    if base is not None and name in UNTRAINED:
-        return base.retriever(*UNTRAINED[name])
-    raise UserError(f"unknown baseline {name!r}{nearest(name, BASELINES)}; there are {', '.join(BASELINES)}")
 
 
 def load_base(

@@ -6,11 +6,18 @@ import math
 import random
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from colbertxm.data.bm25 import BM25, tokenize
-from colbertxm.errors import UserError
+from colbertxm.data import bm25_tokens
+from colbertxm.data.bm25 import BM25
+from colbertxm.data.bm25_tokens import SNOWBALL, cutter, tokenize
+from colbertxm.data.collection import Collection
+from colbertxm.errors import MissingExtra, UserError
+from colbertxm.evaluation.baselines import BM25System
+from colbertxm.languages import language
 from colbertxm.records import Text
 
 
@@ -50,10 +57,10 @@ def test_scores_equal_a_plain_loop(seed: int) -> None:
         assert [score for _, score in hits] == sorted((score for _, score in hits), reverse=True)
 
 
-def test_the_default_is_k1_of_1_5_and_b_of_0_75() -> None:
+def test_the_default_is_anserinis() -> None:
     passages = ["a a b", "b c", "c d e f"]
     found = BM25(texts("en", *passages)).search(texts("en", "a c"), k=3)[0]
-    row = plain_bm25([["a", "c"]], [p.split() for p in passages], 1.5, 0.75)[0]
+    row = plain_bm25([["a", "c"]], [p.split() for p in passages], 0.9, 0.4)[0]
     assert dict(found) == pytest.approx({str(i): score for i, score in enumerate(row)}, rel=1e-5)
 
 
@@ -122,3 +129,116 @@ def test_tokens(lang: str, text: str, tokens: str) -> None:
 def test_an_unknown_language_is_an_error() -> None:
     with pytest.raises(UserError, match="unknown language 'xx'"):
         tokenize("a", "xx")
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which none of the optional tokenisers is installed."""
+    found = bm25_tokens.import_module
+
+    def absent(name: str) -> object:
+        if name.split(".")[0] in ("Stemmer", "sudachipy", "icu4py"):
+            raise ImportError(name)
+        return found(name)
+
+    monkeypatch.setattr(bm25_tokens, "import_module", absent)
+    cutter.cache_clear()
+    yield
+    cutter.cache_clear()
+
+
+@pytest.fixture
+def stemmer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A PyStemmer that knows German and Turkish alone and cuts off a final -s."""
+
+    class Stemmer:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def stemWords(self, words: list[str]) -> list[str]:
+            return [word.removesuffix("s") for word in words]
+
+    module = SimpleNamespace(algorithms=lambda: ["german", "turkish"], Stemmer=Stemmer)
+    monkeypatch.setattr(bm25_tokens, "import_module", lambda name: module)
+    monkeypatch.setattr(bm25_tokens.metadata, "version", lambda package: "9.9")
+    cutter.cache_clear()
+    yield
+    cutter.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("lang", "how"),
+    [
+        ("de", "words (PyStemmer is not installed)"),
+        ("ja", "character bigrams (SudachiPy is not installed)"),
+        ("th", "character bigrams (icu4py is not installed)"),
+        ("zh", "character bigrams"),
+        ("ko", "character bigrams"),
+        ("sk", "words"),
+    ],
+)
+def test_what_is_absent_is_said_and_full_refuses_it(no_library: None, lang: str, how: str) -> None:
+    assert cutter(lang).how == how
+    text = "照明 lights 불을 ไฟดับ"
+    if "not installed" in how:
+        assert tokenize(text, lang, "best") == tokenize(text, lang, "plain")
+        with pytest.raises(MissingExtra, match=r"is not installed: run `pip install 'colbertxm\[bm25\]'`"):
+            cutter(lang, "full")
+    else:
+        assert cutter(lang, "full").how == how
+
+
+def test_stems_and_their_name(stemmer: None) -> None:
+    assert tokenize("IŞIK Lambas", "tr", "best") == ["ışık", "lamba"], "lower-cased first, as Turkish is"
+    assert tokenize("Lambas", "tr") == ["lambas"], "plain is plain whatever is installed"
+    assert cutter("de").how == "words, Snowball german (PyStemmer 9.9)"
+    assert cutter("pl").how == "words (PyStemmer with polish (3.1 or later) is not installed)"
+    passages = texts("de", "licht", "lichts aus")
+    assert [i for i, _ in BM25(passages, scheme="best").search(texts("de", "lichts"), 5)[0]] == ["0", "1"]
+    assert [i for i, _ in BM25(passages).search(texts("de", "lichts"), 5)[0]] == ["1"]
+
+
+def test_korean_is_cut_into_bigrams_unless_plain() -> None:
+    assert tokenize("불을 켜다 LED등 on", "ko", "full") == ["불을", "켜다", "led", "등", "on"]
+    assert tokenize("스위치", "ko", "best") == ["스위", "위치"]
+    assert tokenize("스위치", "ko") == ["스위치"]
+
+
+def test_a_row_says_how_both_languages_were_cut(no_library: None) -> None:
+    collection = Collection("c", "ko", "sk", tuple(texts("ko", "불")), tuple(texts("sk", "svetlo")), ())
+    assert BM25System().how(collection) == "BM25 k1=0.9 b=0.4, ko: character bigrams; sk: words"
+    assert BM25System("plain", 1.2, 0.75).how(collection) == "BM25 k1=1.2 b=0.75, ko: words; sk: words"
+    with pytest.raises(UserError, match=r"unknown tokenisation 'pain' \(did you mean 'plain'\?\)"):
+        BM25System("pain")
+
+
+def test_every_snowball_code_is_a_language_of_ours() -> None:
+    assert all(language(code).code == code and language(code).segmented for code in SNOWBALL)
+
+
+def test_the_real_stemmers() -> None:
+    real = pytest.importorskip("Stemmer", reason="needs colbertxm[bm25]")
+    assert set(SNOWBALL.values()) <= set(real.algorithms())
+    assert tokenize("Turning the lights off", "en", "full") == ["turn", "the", "light", "off"]
+    assert tokenize("Lichter", "de", "full") == tokenize("Lichts", "de", "full")
+    assert all(tokenize("12 ab", code, "full") for code in SNOWBALL)
+
+
+def test_the_real_japanese_words() -> None:
+    pytest.importorskip("sudachidict_core", reason="needs colbertxm[bm25]")
+    assert tokenize("照明を消す、Wi-Fiの設定。", "ja", "full") == ["照明", "を", "消す", "wi", "fi", "の", "設定"]
+    assert len(tokenize("照" * 60_000, "ja", "full")) > 1000, "longer than Sudachi takes at a time"
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "tokens"),
+    [
+        ("th", "ไฟดับในห้องครัว LED", "ไฟ ดับ ใน ห้อง ครัว led"),
+        ("lo", "ປິດໄຟໃນຫ້ອງຄົວ", "ປິດ ໄຟ ໃນ ຫ້ອງ ຄົວ"),
+        ("my", "မီးကိုပိတ်ပါ", "မီး ကို ပိတ် ပါ"),
+    ],
+)
+def test_the_real_words_of_icu(lang: str, text: str, tokens: str) -> None:
+    pytest.importorskip("icu4py", reason="needs colbertxm[bm25]")
+    expected = [unicodedata.normalize("NFKC", token) for token in tokens.split()]
+    assert tokenize(text, lang, "full") == expected

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from colbertxm.data.collection import Collection
-from colbertxm.evaluation.baselines import System
+from colbertxm.evaluation.baselines import System, how
 from colbertxm.evaluation.metrics import Scores, evaluate
 from colbertxm.evaluation.results import row
 from colbertxm.evaluation.runs import write_qrels, write_run
@@ -45,7 +45,7 @@ def measure(
         write_run(output / "runs" / name / f"{file}.trec.gz", hits, name)
         write_qrels(output / "qrels" / f"{file}.qrels", collection.judgements)
         scores = evaluate(hits, collection.judgements, asked)
-        about = {"collection": collection.name}
+        about = {"collection": collection.name, "how": how(system, collection)}
         if collection.measures:
             about["official"] = " ".join(collection.measures)
         places = measured.setdefault(collection.name, {})
