@@ -132,6 +132,11 @@ def readme_commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
 def test_readme_commands_compose_as_written(command: list[str]) -> None:
     verb, *arguments = command
+    if verb == "diagnose":
+        from colbertxm.diagnose import as_text
+
+        verb, arguments = f"diagnose_{arguments[0]}", arguments[1:]
+        arguments = [as_text(a) if a.startswith(("query=", "passage=")) else a for a in arguments]
     overrides = [a for a in arguments if "=" in a]
     if "-m" in arguments:  # a sweep: its first value of each
         overrides = [a.split(",")[0] if a.startswith(("optimizer", "freeze")) else a for a in overrides]

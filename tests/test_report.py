@@ -154,6 +154,7 @@ def test_the_command_logs_the_same(
     assert Path("r/report.tex").read_text(encoding="utf-8").count(r"\toprule") == 5
     history, config = wandb_files.read(wandb_files.run_of(Path("r")))
     assert config["results"] == ["a/results.json", "b/results.json"]
-    table = history["report/home/languages_rr10"][0]
-    assert table["_type"] == "table-file" and table["ncols"] == 3 and table["nrows"] == 4
-    assert any(key.startswith("report/means") for key in history) and "report/home/scaling" in history
+    table = {name: history[f"report/home/languages_rr10.{name}"] for name in ("_type", "ncols", "nrows")}
+    assert table == {"_type": ["table-file"], "ncols": [3], "nrows": [4]}
+    assert history["report/means_table.nrows"] == history["report/means-1_table.nrows"] == [2]
+    assert history["report/home/scaling.format"] == history["report/other-set/languages.format"] == ["png"]

@@ -82,6 +82,7 @@ def _label(axes: Axes, points: Sequence[Point]) -> None:
         axes.annotate(
             p.model, (p.x, p.y), (7, (height - p.y) / (top - bottom) * axes.bbox.height * 72 / axes.figure.dpi),
             textcoords="offset points", fontsize=8, va="center",
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.4},
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6} if moved else None,
         )  # fmt: skip
         last = height
