@@ -14,7 +14,7 @@ from rich.console import Console
 from colbertxm.data.collection import Collection
 from colbertxm.data.lazy import StoredTexts
 from colbertxm.evaluation.baselines import System
-from colbertxm.evaluation.compare import MEASURES, Measured, differences, measure
+from colbertxm.evaluation.compare import MEASURES, Measured, differences, gaps, measure
 from colbertxm.evaluation.plots import plot_languages, plot_matrix
 from colbertxm.evaluation.results import provenance, replacing, write_json
 from colbertxm.evaluation.tables import Cell, Table, cross_lingual_matrix, monolingual_table, order_models, value_of
@@ -63,19 +63,23 @@ class Evaluation:
     def finish(self, config: Mapping[str, Any], seed: int, logger: Any) -> None:
         """Write everything, print the tables and the paired tests against the untrained base."""
         with self.clock.phase("report"):
-            compared = self._compared()
+            compared, crossed = self._compared(), self._gaps()
             write_report(self.rows, self.output)
         print_differences(compared)
+        print_bias(self.rows)
+        print_gaps(crossed)
         results = {
             "seconds": {name: round(value, 2) for name, value in self.clock.seconds.items()},
             "peak_mb": round(peak_mb()),
             "rows": self.rows,
             "differences": compared,
+            "gaps": crossed,
             "provenance": provenance(config, seed, {}),
         }
         write_json(self.output / "results.json", results)
         log_table(logger, "results", self.rows)
         log_table(logger, "differences", compared)
+        log_table(logger, "gaps", crossed)
         total = sum(self.clock.seconds.values())
         training = sum(v for name, v in self.clock.seconds.items() if name.startswith("train"))
         for name, value in self.clock.seconds.items():
@@ -85,7 +89,7 @@ class Evaluation:
     def _compared(self) -> list[dict[str, Any]]:
         """Every trained system against the untrained base, by the main measure of each collection."""
         compared: list[dict[str, Any]] = []
-        main = {c.name: c.measures[0] if c.measures else MEASURES[0] for c in self.collections}
+        main = self._main()
         for name in self.measured if "untrained" in self.measured else ():
             if name in UNTRAINED:
                 continue
@@ -96,6 +100,19 @@ class Evaluation:
                 lines = differences(base, self.measured[name][collection], self.pair_of, main[collection])
                 compared += [{**about, **line} for line in lines]
         return compared
+
+    def _gaps(self) -> list[dict[str, Any]]:
+        """What crossing languages costs each system, by the main measure of each collection."""
+        main = self._main()
+        return [
+            {"model": name, "collection": collection, **line}
+            for name, places in self.measured.items()
+            for collection, measured in places.items()
+            for line in gaps(measured, self.pair_of, main[collection])
+        ]
+
+    def _main(self) -> dict[str, str]:
+        return {c.name: c.measures[0] if c.measures else MEASURES[0] for c in self.collections}
 
 
 @dataclass
@@ -213,6 +230,24 @@ def print_differences(lines: Sequence[Mapping[str, Any]]) -> None:
         if line["scope"] in ("en", "mean of others"):
             print(f"  {line['model']:14} - {line['against']}  {line['scope']:15} {line['difference']:+.3f} "
                   f"[{line['low']:+.3f}, {line['high']:+.3f}]  p = {line['p']:.4f}")  # fmt: skip
+
+
+def print_gaps(lines: Sequence[Mapping[str, Any]]) -> None:
+    """The mean over pairs of languages."""
+    for line in lines:
+        if str(line["scope"]).startswith("mean of"):
+            print(f"  {line['model']:14} cross-lingual gap, {line['scope']}: {line['gap']:+.3f} "
+                  f"[{line['low']:+.3f}, {line['high']:+.3f}]: {line['mono']:.3f} in one language, "
+                  f"{line['cross']:.3f} across")  # fmt: skip
+
+
+def print_bias(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How far the languages of the first hits in a mixed pool are from those of the relevant passages."""
+    for row in rows:
+        if "bias" in row and row["query_lang"] == Collection.MIXED:
+            bias = row["bias"]
+            print(f"  {row['model']:14} language bias among the first {bias['k']}: total variation "
+                  f"{bias['total_variation']:.3f}")  # fmt: skip
 
 
 def write_text(path: Path, text: str) -> None:

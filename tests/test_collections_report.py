@@ -132,6 +132,13 @@ def test_evaluate_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         ("de", "en"),
     }
     assert all(r["collection"] == "xquad" and r["official"].startswith("RR@10") for r in rows)
+    found = json.loads((tmp_path / "o/results.json").read_text())["gaps"]
+    assert [(g["model"], g["scope"]) for g in found] == [
+        ("bm25", "de-en"), ("bm25", "en-de"), ("bm25", "mean of 2 pairs")
+    ]  # fmt: skip
+    figure = {(r["query_lang"], r["passage_lang"]): r["RR@10"] for r in rows}
+    assert found[0]["gap"] == pytest.approx(figure["en", "en"] - figure["de", "en"], abs=1e-5)
+    assert "bm25           cross-lingual gap, mean of 2 pairs" in printed.out
     beir(tmp_path / "b/scifact")
     beir(tmp_path / "b/fiqa")
     call(
@@ -149,6 +156,9 @@ def test_evaluate_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     call(monkeypatch, "collection=xquad_r", "folder=r", "output=r", *BM25)
     rows = json.loads((tmp_path / "r/results.json").read_text())["rows"]
     assert [(r["query_lang"], r["queries"]) for r in rows] == [("mixed", 4), ("de", 2), ("en", 2)] and "AP" in rows[0]
+    assert rows[0]["bias"]["queries"] + rows[0]["bias"]["skipped"] == 4
+    assert set(rows[1]["bias"]["languages"]) == {"en", "de"}
+    assert "language bias among the first 10" in capsys.readouterr().out
     assert (tmp_path / "r/pool_ap.csv").exists() and (tmp_path / "r/runs/bm25/mixed-mixed.trec.gz").exists()
     call(monkeypatch, "collection=list")
     assert "non-commercial" in capsys.readouterr().out

@@ -10,6 +10,8 @@ import numpy as np
 
 from colbertxm.data.collection import Collection
 from colbertxm.evaluation.baselines import System, how
+from colbertxm.evaluation.bias import language_bias, language_bias_matrix
+from colbertxm.evaluation.gap import cross_lingual_gap
 from colbertxm.evaluation.metrics import Scores, evaluate
 from colbertxm.evaluation.results import row
 from colbertxm.evaluation.runs import write_qrels, write_run
@@ -48,13 +50,34 @@ def measure(
         about = {"collection": collection.name, "how": how(system, collection)}
         if collection.measures:
             about["official"] = " ".join(collection.measures)
+        if collection.passage_lang == Collection.MIXED:
+            biases = biases_of(collection, hits)
         places = measured.setdefault(collection.name, {})
         for query_lang, part in by_language(collection, scores).items():
             places[query_lang, collection.passage_lang] = part
-            rows.append(row(name, query_lang, collection.passage_lang, part, **about))
+            own = {"bias": biases[query_lang]} if collection.passage_lang == Collection.MIXED else {}
+            rows.append(row(name, query_lang, collection.passage_lang, part, **about, **own))
         if progress is not None:
             progress(1)
     return rows, measured
+
+
+def biases_of(collection: Collection, hits: Sequence[Hit]) -> dict[str, dict[str, Any]]:
+    """The language bias of the first ten hits in a mixed pool, of all queries and of each language's."""
+    passages = {passage.id: passage.lang for passage in collection.passages}
+    queries = {query.id: query.lang for query in collection.queries}
+    every = language_bias(hits, collection.judgements, passages, queries)
+    each = language_bias_matrix(hits, collection.judgements, passages, queries)
+    return {collection.query_lang: every.row(), **{lang: bias.row() for lang, bias in each.items()}}
+
+
+def gaps(measured: Measured, pair_of: Callable[[str, str], str], measure_name: str = "RR@10") -> list[dict[str, Any]]:
+    """The cross-lingual gap of each pair of languages whose passages were searched monolingually too, and of their
+    mean; none where there is no such pair. `pair_of` as in `differences`."""
+    if not any(q != p and (p, p) in measured for q, p in measured):
+        return []
+    keys = {i: pair_of(q, i) for (q, _), scores in measured.items() for i in scores.query_ids}
+    return cross_lingual_gap(measured, keys, measure_name)
 
 
 def find(system: System, collection: Collection, k: int) -> list[Hit]:
