@@ -74,6 +74,7 @@ def biases_of(collection: Collection, hits: Sequence[Hit]) -> dict[str, dict[str
 def gaps(measured: Measured, pair_of: Callable[[str, str], str], measure_name: str = "RR@10") -> list[dict[str, Any]]:
     """The cross-lingual gap of each pair of languages whose passages were searched monolingually too, and of their
     mean; none where there is no such pair. `pair_of` as in `differences`."""
+    measured = {(q, p): scores for (q, p), scores in measured.items() if p != Collection.MIXED}
     if not any(q != p and (p, p) in measured for q, p in measured):
         return []
     keys = {i: pair_of(q, i) for (q, _), scores in measured.items() for i in scores.query_ids}
