@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine reproduction-page lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ bench-train: setup ## training beside PyLate and sentence-transformers, and its 
 
 bench-engine: setup ## our search beside fast-plaid, tachiom, xtr-warp-rs and LanceDB: hours (PEERS= for ours alone)
 	@$(PY) -m benchmarks.engine.run $(if $(filter undefined,$(origin PEERS)),,--peers "$(PEERS)") $(ARGS)
+
+reproduction-page: setup ## write experiments/reproduction/README.md from the YAML files beside it
+	@$(PY) -m colbertxm.reproduce page
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .

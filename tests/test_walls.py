@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
-ENTRY_POINTS = set("train pretrain index search evaluate report export serve push demo cli".split())
+ENTRY_POINTS = set("train pretrain index search evaluate report export serve push demo reproduce cli".split())
 SHARED = {"entry", "schema", "stages", "reporting", "launch"}  # what entry points share
 FLOORS = [
     {
