@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
             retrievers[name] = Retriever(encoder, base.trunk(depth))
             if run_logger:
                 run_logger.experiment.finish()
-    evaluation = Evaluation(output, collections, home.pair_of, clock)
+    evaluation = Evaluation(output, collections, lambda _, query_id: home.pair_of(query_id), clock)
     for name in stages.IN_DEMO:
         evaluation.add(name, stages.baseline(name, base))
     for name, retriever in retrievers.items():

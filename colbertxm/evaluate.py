@@ -14,17 +14,19 @@ def run(cfg: DictConfig) -> None:
     from colbertxm import stages
     from colbertxm.errors import UserError
     from colbertxm.evaluation.baselines import System
+    from colbertxm.evaluation.collections.command import load_asked, print_collections
     from colbertxm.languages import proxies, to_load
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
     from colbertxm.retriever import Retriever
     from colbertxm.training.logger import make_logger
 
+    if cfg.collection == "list":
+        return print_collections()
     clock = stages.Clock()
     with clock.phase("data"):
-        home = stages.smart_home()
-        langs = home.check_languages(cfg.split, list(cfg.langs or home.languages(cfg.split)))
-        collections = stages.parallel_collections(home, cfg.split, langs, cfg.cross, cfg.sample, cfg.seed)
+        loaded = load_asked(entry.plain(cfg))
+        collections, langs = loaded.collections, loaded.langs
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
     needed = set(cfg.baselines) & set(stages.UNTRAINED)
@@ -40,7 +42,7 @@ def run(cfg: DictConfig) -> None:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "
                             "evaluate them one by one, with an output of their own")  # fmt: skip
         systems[name] = Retriever(encoder)
-    evaluation = Evaluation(Path(cfg.output), collections, home.pair_of, clock)
+    evaluation = Evaluation(Path(cfg.output), collections, loaded.pair_of, clock)
     for name, system in systems.items():
         evaluation.add(name, system)
     logger = make_logger(Path(cfg.output), cfg.logger.project, "evaluate", cfg.logger.mode, entry.plain(cfg))

@@ -5,40 +5,52 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.lazy import StoredTexts
 from colbertxm.evaluation.baselines import System
 from colbertxm.evaluation.compare import MEASURES, Measured, differences, measure
 from colbertxm.evaluation.plots import plot_languages, plot_matrix
 from colbertxm.evaluation.results import provenance, replacing, write_json
-from colbertxm.evaluation.tables import cross_lingual_matrix, monolingual_table
+from colbertxm.evaluation.tables import Cell, Table, cross_lingual_matrix, monolingual_table, order_models, value_of
 from colbertxm.progress import progress
+from colbertxm.records import Hit
 from colbertxm.retriever import Retriever
 from colbertxm.stages import Clock
 from colbertxm.training.logger import log_table
+
+UNTRAINED = ("bm25", "untrained", "untrained_single")
+"""Systems that are not compared with the untrained base."""
+INDEX_BITS = 2
+"""Of a dimension, in the indexes of corpora that do not fit into memory."""
 
 
 class Evaluation:
     """Collects rows of several systems on the same collections, then writes results.json and the report."""
 
     def __init__(
-        self, output: Path, collections: Sequence[Collection], pair_of: Callable[[str], str], clock: Clock
+        self, output: Path, collections: Sequence[Collection], pair_of: Callable[[str, str], str], clock: Clock
     ) -> None:
         self.output, self.collections, self.pair_of, self.clock = output, collections, pair_of, clock
         self.rows: list[dict[str, Any]] = []
-        self.measured: dict[str, Measured] = {}
+        self.measured: dict[str, dict[str, Measured]] = {}
 
     def add(self, name: str, system: System) -> None:
-        """Run one system on every collection. Each distinct text is encoded once."""
+        """Run one system on every collection. Each distinct text is encoded once; passages that are not held in memory
+        are not encoded into it either, but into an index on disk."""
         with self.clock.phase(f"evaluate {name}"):
             if isinstance(system, Retriever):
-                texts = {(t.lang, t.text) for c in self.collections for t in c.queries}
-                texts |= {("p" + t.lang, t.text) for c in self.collections for t in c.passages}
-                system.prepare(self.collections, progress(len(texts), f"{name}: texts"))
+                in_memory = [c for c in self.collections if not isinstance(c.passages, StoredTexts)]
+                texts = {(t.lang, t.text) for c in in_memory for t in c.queries}
+                texts |= {("p" + t.lang, t.text) for c in in_memory for t in c.passages}
+                system.prepare(in_memory, progress(len(texts), f"{name}: texts"))
+                if len(in_memory) < len(self.collections):
+                    system = Indexed(system, self.output / "indexes" / name)
             rows, self.measured[name] = measure(
                 name,
                 system,
@@ -51,12 +63,7 @@ class Evaluation:
     def finish(self, config: Mapping[str, Any], seed: int, logger: Any) -> None:
         """Write everything, print the tables and the paired tests against the untrained base."""
         with self.clock.phase("report"):
-            compared = []
-            if "untrained" in self.measured:
-                keys = {q.id: self.pair_of(q.id) for c in self.collections for q in c.queries}
-                for name in [n for n in self.measured if n not in ("bm25", "untrained", "untrained_single")]:
-                    for line in differences(self.measured["untrained"], self.measured[name], keys):
-                        compared.append({"model": name, "against": "untrained", **line})
+            compared = self._compared()
             write_report(self.rows, self.output)
         print_differences(compared)
         results = {
@@ -75,31 +82,122 @@ class Evaluation:
             print(f"  {name:28}{value:8.1f} s")
         print(f"  {'total':28}{total:8.1f} s   training {training / max(total, 1e-9):.0%}, peak {peak_mb():.0f} MB")
 
+    def _compared(self) -> list[dict[str, Any]]:
+        """Every trained system against the untrained base, by the main measure of each collection."""
+        compared: list[dict[str, Any]] = []
+        main = {c.name: c.measures[0] if c.measures else MEASURES[0] for c in self.collections}
+        for name in self.measured if "untrained" in self.measured else ():
+            if name in UNTRAINED:
+                continue
+            for collection, base in self.measured["untrained"].items():
+                about = {"model": name, "against": "untrained"}
+                if len(main) > 1:
+                    about["collection"] = collection
+                lines = differences(base, self.measured[name][collection], self.pair_of, main[collection])
+                compared += [{**about, **line} for line in lines]
+        return compared
+
+
+@dataclass
+class Indexed:
+    """A retriever that searches corpora of millions out of compressed indexes, built here once a language."""
+
+    retriever: Retriever
+    folder: Path
+    built: set[Path] = field(default_factory=set)
+
+    def run(self, collection: Collection, k: int = 100) -> list[Hit]:
+        """The run of a whole collection; a killed build goes on where it was."""
+        if not isinstance(collection.passages, StoredTexts):
+            return self.retriever.run(collection, k)
+        folder = self.folder / f"{collection.name.replace('/', '-')}.{collection.passage_lang}"
+        if folder not in self.built:
+            bar = progress(len(collection.passages), f"{collection.passage_lang}: passages")
+            meta = {"corpus": collection.name, "lang": collection.passage_lang}
+            self.retriever.write(folder, collection.passages, meta, progress=bar, bits=INDEX_BITS)
+            self.built.add(folder)
+        self.retriever.open(folder)
+        return [hit for hits in self.retriever.search(collection.queries, k) for hit in hits]
+
 
 def write_report(rows: Sequence[dict[str, Any]], output: Path) -> None:
     """Per-language tables of every measure and the cross-lingual matrices, as csv, markdown and PNG in `output`; the
-    RR@10 tables go to the terminal too."""
+    tables of the main measure go to the terminal too. Several collections (BEIR's) make one table of a line each; the
+    queries over a mixed pool, a line a language."""
     output.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 140)
+    names = str(rows[0].get("official") or " ".join(MEASURES)).split() if rows else list(MEASURES)
+    one_language = [row for row in rows if row["query_lang"] == row["passage_lang"] != Collection.MIXED]
+    pooled = [row for row in rows if row["passage_lang"] == Collection.MIXED]
+    several = len({row.get("collection") for row in rows}) > 1
     markdown = []
-    for name in MEASURES:
-        table = monolingual_table(rows, name)
-        write_text(output / f"languages_{slug(name)}.csv", table.csv())
+    for name in names:
+        if several:
+            table, stem = collections_table(rows, name), "collections"
+        elif pooled:
+            table, stem = pool_table(pooled, name), "pool"
+        else:
+            table, stem = monolingual_table(one_language, name), "languages"
+        write_text(output / f"{stem}_{slug(name)}.csv", table.csv())
         markdown.append(table.markdown())
-        if name == "RR@10":
+        if name == names[0]:
             console.print(table.terminal())
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    if any(row["query_lang"] != row["passage_lang"] for row in rows):
-        for model in models:
-            matrix = cross_lingual_matrix(rows, model, "RR@10")
-            write_text(output / f"cross_lingual_{model}.csv", matrix.csv())
-            markdown.append(matrix.markdown())
-            if model == models[-1]:
-                console.print(matrix.terminal())
-            plot_matrix(rows, model, output / f"cross_lingual_{model}.png")
+    crossed = not several and not pooled and len(one_language) < len(rows)
+    if crossed:
+        markdown += _matrices(rows, names[0], output, console)
     write_text(output / "report.md", "\n\n".join(markdown) + "\n")
-    plot_languages(rows, output / "languages.png", "RR@10")
-    print(f"report: {output / 'report.md'}  pictures: {output / 'languages.png'}")
+    pictures = ""
+    if one_language and not several and not pooled:
+        plot_languages(rows, output / "languages.png", names[0])
+        pictures = f"  pictures: {output / 'languages.png'}"
+    print(f"report: {output / 'report.md'}{pictures}")
+
+
+def _matrices(rows: Sequence[dict[str, Any]], name: str, output: Path, console: Console) -> list[str]:
+    """Each model's query languages by passage languages; the last model's on the terminal."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    markdown = []
+    for model in models:
+        matrix = cross_lingual_matrix(rows, model, name)
+        write_text(output / f"cross_lingual_{model}.csv", matrix.csv())
+        markdown.append(matrix.markdown())
+        if model == models[-1]:
+            console.print(matrix.terminal())
+        plot_matrix(rows, model, output / f"cross_lingual_{model}.png", name)
+    return markdown
+
+
+def collections_table(rows: Sequence[dict[str, Any]], name: str) -> Table:
+    """One line per collection (and pair of languages where there are several), then their mean, as BEIR reports it."""
+    pairs = {(row["query_lang"], row["passage_lang"]) for row in rows}
+    languages = " {query_lang}-{passage_lang}" if len(pairs) > 1 else ""
+    named = [(f"{row.get('collection')}{languages.format(**row)}", row) for row in rows]
+    return _lines(named, name, "collection", f"{name} by collection", mean="mean of all")
+
+
+def pool_table(rows: Sequence[dict[str, Any]], name: str) -> Table:
+    """One line per language of the queries, all searching one pool; the last line is all queries together."""
+    ordered = sorted(rows, key=lambda row: (row["query_lang"] == Collection.MIXED, row["query_lang"]))
+    named = [("all queries" if r["query_lang"] == Collection.MIXED else r["query_lang"], r) for r in ordered]
+    title = f"{name}, queries of a language over one pool of passages in all languages, {rows[0].get('collection')}"
+    return _lines(named, name, "queries in", title)
+
+
+def _lines(named: Sequence[tuple[str, dict[str, Any]]], name: str, head: str, title: str, mean: str = "") -> Table:
+    models = order_models(row["model"] for _, row in named)
+    cells = {(line, row["model"]): Cell(value_of(row, name)) for line, row in named}
+    lines = list(dict.fromkeys(line for line, _ in named))
+    made = [(line, tuple(cells.get((line, model), Cell()) for model in models)) for line in lines]
+    if mean:
+        columns = [[cells.get((line, model), Cell()).value for line in lines] for model in models]
+        made.append((mean, tuple(_mean(values) for values in columns)))
+    return Table(title, (head, *models), tuple(made))
+
+
+def _mean(values: Sequence[float | None]) -> Cell:
+    """None where a model misses a line: it would not be comparable."""
+    known = [value for value in values if value is not None]
+    return Cell(round(sum(known) / len(known), 6)) if len(known) == len(values) else Cell()
 
 
 def print_differences(lines: Sequence[Mapping[str, Any]]) -> None:

@@ -188,12 +188,19 @@ class Search:
 
 @dataclass
 class Evaluate:
+    collection: str = MISSING
     checkpoints: list[str] = MISSING
     baselines: list[str] = MISSING
-    split: str = MISSING
+    split: str | None = None
     langs: list[str] | None = None
     lang_proxy: Any = None
-    cross: str = MISSING
+    cross: str | None = None
+    subsets: list[str] | None = None
+    folder: str | None = None
+    corpus: str | None = None
+    queries: str | None = None
+    qrels: str | None = None
+    context: bool = MISSING
     sample: int | None = None
     output: str = MISSING
     seed: int = MISSING

@@ -25,6 +25,7 @@ from colbertxm.energy.meter import EnergySettings, Meter, cuda_devices
 from colbertxm.entry import build, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.baselines import BM25System, System
+from colbertxm.evaluation.collections.entry import language_pairs
 from colbertxm.evaluation.results import provenance, replacing
 from colbertxm.languages import language, proxies, proxy_notes, to_load
 from colbertxm.model.checkpoints import SETTINGS, build_encoder, find_model, load_model, provenance_of
@@ -298,11 +299,7 @@ def parallel_collections(
     both ways, `all` pairs every two languages, `none` adds nothing."""
     if cross not in ("english", "all", "none"):
         raise UserError(f"cross={cross!r}{nearest(cross, ('english', 'all', 'none'))}: choose english, all or none")
-    pairs = [(lang, lang) for lang in langs]
-    for query in langs:
-        for passage in langs:
-            if query != passage and (cross == "all" or (cross == "english" and "en" in (query, passage))):
-                pairs.append((query, passage))
+    pairs = language_pairs(langs, cross)
     return [home.collection(split, query, passage, sample, seed) for query, passage in pairs]
 
 

@@ -137,7 +137,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def world(wheels: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder in which `fetch` finds the tiny wheels."""
-    for module in ("colbertxm.stages", "colbertxm.data.training", "colbertxm.model.checkpoints"):
+    modules = "stages data.training model.checkpoints evaluation.collections.home".split()
+    for module in (f"colbertxm.{name}" for name in modules):
         monkeypatch.setattr(f"{module}.fetch", lambda source, cache=None: wheels[source.name])
     monkeypatch.chdir(tmp_path)
     yield tmp_path
