@@ -14,10 +14,12 @@ from colbertxm import entry, reproduce
 from colbertxm.engine.kmeans import number_of_centroids
 from colbertxm.errors import UserError
 from colbertxm.evaluation.reproduction import Row, load_row, load_rows
-from colbertxm.evaluation.reproduction_check import MISSING, OUTSIDE, WITHIN, compare, lines, measured_points
+from colbertxm.evaluation.reproduction_check import MISSING, OUTSIDE, WITHIN, compare, from_runs, lines, measured_points
 from colbertxm.evaluation.reproduction_index import expected
 from colbertxm.evaluation.reproduction_page import page, state
-from colbertxm.evaluation.reproduction_run import DONE, Step, proposal, run, steps
+from colbertxm.evaluation.reproduction_run import DONE, Step, as_process, proposal, run, steps
+from colbertxm.evaluation.runs import rank_hits, read_run, write_qrels, write_run
+from colbertxm.records import Judgement
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "reproduction"
 ROWS = load_rows(FOLDER)
@@ -185,6 +187,30 @@ def test_figures_are_taken_from_the_right_rows() -> None:
         measured_points(row, results_of(ROWS["colbert_xm_mmarco"]))
     with pytest.raises(UserError, match="bm25_mrtydi has no published weights"):
         compare(ROWS["bm25_mrtydi"], {}, "published")
+
+
+def test_what_evaluate_does_not_print_comes_from_its_runs(tmp_path: Path) -> None:
+    row = ROWS["colbert_xm_mmarco"]
+    for query, place in (("q1", 400), ("q2", 20)):
+        ids = [f"{query}-{i}" for i in range(1, 521)]
+        hits = rank_hits(query, ids, [1.0 / i for i in range(1, 521)])
+        files = tmp_path / "runs" / "m" / "en-en.trec.gz", tmp_path / "qrels" / "en-en.qrels"
+        earlier = read_run(files[0]) if files[0].exists() else []
+        write_run(files[0], [*earlier, *hits], "m")
+        marks = [Judgement(f"q{i}", f"q{i}-{at}", 1) for i, at in ((1, 400), (2, 20))]
+        assert ids[place - 1] in {mark.passage_id for mark in marks}
+        write_qrels(files[1], marks)
+    found = from_runs(row, {"RR@10": {"en": 37.0}}, tmp_path / "results.json", "m")
+    assert found["R@100"] == {"en": 50.0} and found["R@500"] == {"en": 100.0} and found["RR@10"] == {"en": 37.0}
+    assert "R@1000" not in found, "520 hits do not say what stands among a thousand"
+    assert from_runs(row, {}, tmp_path / "results.json", "other") == {}
+
+
+def test_a_command_is_a_process_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    as_process(["reproduce", "list"])
+    assert capfd.readouterr().out.count("not run") == len(ROWS)
+    with pytest.raises(UserError, match="reproduce ended with status 1"):
+        as_process(["reproduce", "lst"])
 
 
 def test_a_measured_row_stands_on_the_page(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_colbert_xm_is_trained_once_and_evaluated_on_both_collections(
     )
     capsys.readouterr()
     assert go(row.name, monkeypatch, ran) == 0 and ran == ["train", "evaluate"], "all was done before"
-    assert capsys.readouterr().out == printed
+    assert printed.endswith(capsys.readouterr().out), "the same figures again"
     other = ROWS["colbert_xm_mrtydi"]
     assert go(other.name, monkeypatch, ran) == 0 and ran == ["train", "evaluate", "evaluate"], "one training for both"
     assert [line["query_lang"] for line in figures(other.name)] == list(other.languages)
@@ -85,8 +85,8 @@ def test_bm25_finds_invented_words(name: str, world: Path, monkeypatch: pytest.M
 def test_a_miniature_is_the_same_every_time(tmp_path: Path) -> None:
     contents = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        for row in ROWS.values():
-            miniature.write(row, folder)
+        for name in ("colbert_xm_mmarco", "bm25_mrtydi"):
+            miniature.write(ROWS[name], folder)
         contents.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
     assert contents[0] == contents[1] and len(contents[0]) == 2 * 14 + 3 * 10 + 4
 

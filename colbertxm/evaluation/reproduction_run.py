@@ -99,7 +99,7 @@ def _done(work: Path) -> dict[str, Any]:
     return found
 
 
-def in_process(words: Sequence[str]) -> None:
+def as_process(words: Sequence[str]) -> None:
     """Run a verb as a process of its own, so that memory and settings of one command are gone before the next."""
     code = subprocess.run([sys.executable, "-m", f"colbertxm.{words[0]}", *words[1:]], check=False).returncode
     if code:

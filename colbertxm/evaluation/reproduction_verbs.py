@@ -10,7 +10,7 @@ from colbertxm.evaluation import reproduction_miniature as tiny
 from colbertxm.evaluation.reproduction import Row, load_rows
 from colbertxm.evaluation.reproduction_check import WITHIN, compare, from_runs, lines, measured_points, model_of
 from colbertxm.evaluation.reproduction_page import page, state
-from colbertxm.evaluation.reproduction_run import Execute, fill, in_process, proposal, steps, write_text
+from colbertxm.evaluation.reproduction_run import Execute, as_process, fill, proposal, steps, write_text
 from colbertxm.evaluation.reproduction_run import run as run_steps
 from colbertxm.evaluation.results import read_rows
 
@@ -25,7 +25,7 @@ def do(
     published: bool,
     miniature: bool,
     model: str | None,
-    execute: Execute = in_process,
+    execute: Execute = as_process,
 ) -> int:
     """One action; the command's exit status."""
     rows = load_rows(folder)
