@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "measure models and baselines in every language",
     "reproduce": "the paper's rows: commands, published figures, what was measured",
     "report": "tables and pictures of measured results",
+    "diagnose": "look closer: two runs, spreads, an index's recall, token matches",
     "push": "publish a model on the hub, with its card",
     "export": "write a model for another library",
 }

@@ -1,12 +1,17 @@
-"""Measure models and baselines: `python -m colbertxm.evaluate checkpoints=[latest] sample=300`."""
+"""Measure models and baselines: `python -m colbertxm.evaluate checkpoints=[latest] sample=300`.
+
+`colbertxm evaluate --run FILE --qrels FILE` measures anyone's run.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from colbertxm import entry
+from colbertxm.evaluation import measure_run
 
 
 def run(cfg: DictConfig) -> None:
@@ -51,7 +56,13 @@ def run(cfg: DictConfig) -> None:
         logger.experiment.finish()
 
 
-main = entry.main("evaluate", run)
+def main() -> None:
+    """`--run FILE` measures a run; anything else goes by Hydra's configuration."""
+    if any(argument.split("=")[0] == "--run" for argument in sys.argv[1:]):
+        measure_run.command(sys.argv[1:])
+    else:
+        entry.main("evaluate", run)()
+
 
 if __name__ == "__main__":
     main()

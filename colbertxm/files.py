@@ -116,7 +116,7 @@ def write_array(folder: Path, stem: str, array: NDArray[Any]) -> Entry:
     """Write a whole array as .npy."""
     file = DataFile(folder, stem, ".npy")
     file.write(npy_header(array.dtype.newbyteorder("<").str, array.shape))
-    file.write(np.ascontiguousarray(array).data.cast("B"))
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # `cast` takes no empty array
     return file.finish()
 
 

@@ -36,7 +36,14 @@ def run(cfg: DictConfig) -> None:
             return {"model": str(model), "corpus": cfg.corpus, **energy.notes()}
 
         Retriever(encoder).write(
-            output, passages, meta, cfg.dtype, progress=progress(len(passages), "passages"), bits=cfg.bits
+            output,
+            passages,
+            meta,
+            cfg.dtype,
+            progress=progress(len(passages), "passages"),
+            bits=cfg.bits,
+            memory_mb=cfg.memory_mb,
+            seed=cfg.seed,
         )
     say(f"{len(passages)} passages in {time.perf_counter() - started:.1f} s")
     if line := energy.stop().line():

@@ -128,29 +128,36 @@ def write_report(rows: Sequence[dict[str, Any]], output: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     names = str(rows[0].get("official") or " ".join(MEASURES)).split() if rows else list(MEASURES)
     one_language = [row for row in rows if row["query_lang"] == row["passage_lang"] != Collection.MIXED]
-    pooled = [row for row in rows if row["passage_lang"] == Collection.MIXED]
-    several = len({row.get("collection") for row in rows}) > 1
+    by_language = not _several(rows) and all(row["passage_lang"] != Collection.MIXED for row in rows)
     markdown = []
     for name in names:
-        if several:
-            table, stem = collections_table(rows, name), "collections"
-        elif pooled:
-            table, stem = pool_table(pooled, name), "pool"
-        else:
-            table, stem = monolingual_table(one_language, name), "languages"
+        stem, table = _table(rows, name)
         write_text(output / f"{stem}_{slug(name)}.csv", table.csv())
         markdown.append(table.markdown())
         if name == names[0]:
             console.print(table.terminal())
-    crossed = not several and not pooled and len(one_language) < len(rows)
-    if crossed:
+    if by_language and len(one_language) < len(rows):
         markdown += _matrices(rows, names[0], output, console)
     write_text(output / "report.md", "\n\n".join(markdown) + "\n")
     pictures = ""
-    if one_language and not several and not pooled:
+    if by_language and one_language:
         plot_languages(rows, output / "languages.png", names[0])
         pictures = f"  pictures: {output / 'languages.png'}"
     print(f"report: {output / 'report.md'}{pictures}")
+
+
+def _table(rows: Sequence[dict[str, Any]], name: str) -> tuple[str, Table]:
+    """What its file is called after, and the table of one measure that suits these rows."""
+    pooled = [row for row in rows if row["passage_lang"] == Collection.MIXED]
+    if pooled and not _several(rows):
+        return "pool", pool_table(pooled, name)
+    if _several(rows) or all(row["query_lang"] != row["passage_lang"] for row in rows):
+        return "collections", collections_table(rows, name)
+    return "languages", monolingual_table(rows, name)
+
+
+def _several(rows: Sequence[dict[str, Any]]) -> bool:
+    return len({row.get("collection") for row in rows}) > 1
 
 
 def _matrices(rows: Sequence[dict[str, Any]], name: str, output: Path, console: Console) -> list[str]:

@@ -171,6 +171,8 @@ class Index:
     output: str | None = None
     dtype: str = MISSING
     bits: Any = None
+    memory_mb: int = MISSING
+    seed: int = MISSING
     energy: Energy = field(default_factory=Energy)
 
 
@@ -209,8 +211,64 @@ class Evaluate:
 
 @dataclass
 class Report:
-    results: str = MISSING
+    results: Any = MISSING
     output: str | None = None
+    measure: str | None = None
+    examples: Any = None
+    logger: Logger = field(default_factory=Logger)
+
+
+@dataclass
+class DiagnoseRuns:
+    runs: list[str] = MISSING
+    qrels: str = MISSING
+    names: list[str] | None = None
+    measure: str = MISSING
+    queries: str | None = None
+    corpus: str | None = None
+    lang: str | None = None
+    passage_lang: str | None = None
+    top: int = MISSING
+    show: int = MISSING
+    output: str = MISSING
+
+
+@dataclass
+class DiagnoseDistributions:
+    run: str | None = None
+    qrels: str | None = None
+    checkpoint: str = MISSING
+    queries: str | None = None
+    corpus: str | None = None
+    lang: str | None = None
+    passage_lang: str | None = None
+    output: str = MISSING
+
+
+@dataclass
+class DiagnoseRecall:
+    checkpoint: str = MISSING
+    index: str | None = None
+    queries: str = MISSING
+    lang: str | None = None
+    lang_proxy: Any = None
+    sample: int | None = None
+    depths: list[int] = MISSING
+    budgets: list[int] = MISSING
+    float32: bool = MISSING
+    threads: int = MISSING
+    output: str | None = None
+
+
+@dataclass
+class DiagnoseMatch:
+    checkpoint: str = MISSING
+    query: str = MISSING
+    passage: str = MISSING
+    lang: str = MISSING
+    passage_lang: str | None = None
+    lang_proxy: Any = None
+    output: str = MISSING
 
 
 @dataclass
@@ -253,6 +311,10 @@ SCHEMAS: dict[str, Any] = {
     "search": Search,
     "evaluate": Evaluate,
     "report": Report,
+    "diagnose_runs": DiagnoseRuns,
+    "diagnose_distributions": DiagnoseDistributions,
+    "diagnose_recall": DiagnoseRecall,
+    "diagnose_match": DiagnoseMatch,
     "push": Push,
     "export": Export,
     "demo": Demo,

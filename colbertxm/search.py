@@ -29,10 +29,11 @@ def run(cfg: DictConfig) -> None:
     retriever = Retriever(open_model(model, cfg.lang_proxy))
     # Quiet: a search of a second is no place to be told what could be installed.
     with meter(cfg, retriever.encoder, quiet=True) as energy:
-        texts = retriever.open(folder)
+        index = retriever.open(folder)
         query = read_query(cfg, asked, retriever.encoder.languages)
         passage_lang = {"same": query.lang, "all": None}.get(cfg.passage_lang, cfg.passage_lang)
         hits = retriever.search([query], cfg.k, passage_lang)[0]
+    texts = index.texts_of([hit.passage_id for hit in hits])
     for hit in hits:
         found = retriever.guesses.get(hit.passage_id)
         lang = f"  lang: {found.lang} (auto, {found.confidence:.2f})" if found else ""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from colbertxm.errors import UserError
-from colbertxm.evaluation.collections import Request, load, remote
+from colbertxm.evaluation.collections import Request, find, load, remote
+from colbertxm.evaluation.collections.registry import at_hand
 from colbertxm.evaluation.collections.remote import LOCK, RemoteFile, bring, home
 
 BODY = b"id\ttext\n" * 1000
@@ -121,5 +122,7 @@ def test_a_whole_collection_from_its_homes(web: Web, monkeypatch: pytest.MonkeyP
         key = "*" if part.startswith("qrels") else "en"
         listed.append(RemoteFile("mmarco", key, part, path, None, None, f"{web.url}/{path}"))
     monkeypatch.setattr(remote, "sources", lambda: tuple(listed))
+    assert at_hand(find("mmarco")) == "nothing yet"
     (found,) = load("mmarco", Request(["en"])).collections
     assert (len(found.queries), len(found.passages), len(found.judgements)) == (1, 1, 1) and len(web.asked) == 3
+    assert at_hand(find("mmarco")) == "en"

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import WORDS
 from hydra.core.global_hydra import GlobalHydra
 from test_collections import beir, squad, write
 
+from colbertxm.data import lazy
 from colbertxm.data.collection import Collection
 from colbertxm.evaluation.compare import depth, differences, find, measure
 from colbertxm.records import Hit, Judgement, Text
@@ -73,6 +75,14 @@ def test_several_data_sets_make_one_table_and_files_of_their_own(tmp_path: Path)
     assert sorted(p.name for p in (tmp_path / "runs/m").iterdir()) == ["beir-x.en-en.trec.gz", "beir-y.en-en.trec.gz"]
 
 
+def test_queries_in_one_language_over_passages_in_another(tmp_path: Path) -> None:
+    texts = Text("q", "x", "en"), Text("a", "x", "de")
+    across = Collection("local/x", "en", "de", texts[:1], texts[1:], (Judgement("q", "a", 1),))
+    write_report(measure("m", Fixed("a"), [across], tmp_path)[0], tmp_path)
+    assert (tmp_path / "collections_rr10.csv").read_text().splitlines()[1] == "local/x,1.0"
+    assert (tmp_path / "cross_lingual_m.png").exists() and not (tmp_path / "languages.png").exists()
+
+
 def test_a_passage_under_the_querys_own_id_is_no_hit_in_beir(tmp_path: Path) -> None:
     texts = (Text("q", "x", "en"),)
     plain = Collection("c", "en", "en", texts, texts, (Judgement("q", "a", 1),))
@@ -89,9 +99,13 @@ def test_runs_are_as_deep_as_their_measures_look(measures: list[str], expected: 
     assert depth(measures) == expected
 
 
+QUIET = "logger.mode=disabled"
+BM25 = ["baselines=[bm25]", QUIET]
+
+
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["colbertxm evaluate", "checkpoints=[]", "baselines=[bm25]", *arguments])
+    monkeypatch.setattr(sys, "argv", ["colbertxm evaluate", "checkpoints=[]", *arguments])
     importlib.import_module("colbertxm.evaluate").main()
 
 
@@ -99,7 +113,15 @@ def test_evaluate_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     for lang in ("en", "de"):
         write(tmp_path / f"x/xquad.{lang}.json", squad(lang))
-    call(monkeypatch, "collection=xquad", "folder=x", "cross=english", "output=o", "logger.mode=disabled")
+    call(
+        monkeypatch,
+        "collection=xquad",
+        "folder=x",
+        "baselines=[bm25]",
+        "cross=english",
+        "output=o",
+        "logger.mode=disabled",
+    )
     printed = capsys.readouterr()
     assert "xquad en -> de: 2 queries, 2 judgements, 2 passages" in printed.err
     rows = json.loads((tmp_path / "o/results.json").read_text())["rows"]
@@ -112,8 +134,22 @@ def test_evaluate_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert all(r["collection"] == "xquad" and r["official"].startswith("RR@10") for r in rows)
     beir(tmp_path / "b/scifact")
     beir(tmp_path / "b/fiqa")
-    call(monkeypatch, "collection=beir", "folder=b", "subsets=[fiqa]", "output=p", "logger.mode=disabled")
+    call(
+        monkeypatch,
+        "collection=beir",
+        "folder=b",
+        "subsets=[fiqa]",
+        "output=p",
+        "baselines=[bm25]",
+        "logger.mode=disabled",
+    )
     assert [r["collection"] for r in json.loads((tmp_path / "p/results.json").read_text())["rows"]] == ["beir/fiqa"]
+    for lang in ("en", "de"):
+        write(tmp_path / f"r/{lang}.json", squad(lang))
+    call(monkeypatch, "collection=xquad_r", "folder=r", "output=r", *BM25)
+    rows = json.loads((tmp_path / "r/results.json").read_text())["rows"]
+    assert [(r["query_lang"], r["queries"]) for r in rows] == [("mixed", 4), ("de", 2), ("en", 2)] and "AP" in rows[0]
+    assert (tmp_path / "r/pool_ap.csv").exists() and (tmp_path / "r/runs/bm25/mixed-mixed.trec.gz").exists()
     call(monkeypatch, "collection=list")
     assert "non-commercial" in capsys.readouterr().out
 
@@ -141,3 +177,30 @@ def test_mistakes_on_the_command_line(
         call(monkeypatch, *arguments)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last
+
+
+def test_a_corpus_beyond_memory_is_searched_out_of_an_index(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same passages held in memory and, as if they were millions, indexed on disk: nearly the same rows."""
+    monkeypatch.setenv("COLBERTXM_CACHE", str(world / "cache"))
+    texts = [f"{a} the {b}" for a in ("open", "close", "start", "stop") for b in WORDS[:16]]
+    write(world / "c.tsv", "".join(f"p{n}\t{text}\n" for n, text in enumerate(texts)))
+    write(world / "q.tsv", "".join(f"q{n}\t{texts[n]} now\n" for n in range(0, 64, 4)))
+    write(world / "k.qrels", "".join(f"q{n} 0 p{n} 1\n" for n in range(0, 64, 4)))
+    common = [
+        "collection=local",
+        "corpus=c.tsv",
+        "queries=q.tsv",
+        "qrels=k.qrels",
+        "langs=[en]",
+        "logger.mode=disabled",
+    ]
+    call(monkeypatch, *common, "baselines=[untrained]", "output=held")
+    monkeypatch.setattr(lazy, "SMALL", 10)
+    call(monkeypatch, *common, "baselines=[bm25,untrained]", "output=stored")
+    held, stored = (json.loads((world / f"{name}/results.json").read_text())["rows"] for name in ("held", "stored"))
+    assert list((world / "stored/indexes/untrained").iterdir()) and not (world / "held/indexes").exists()
+    found = {row["model"]: row["RR@10"] for row in stored}
+    assert found["untrained"] == pytest.approx(held[0]["RR@10"], abs=0.1) and found["untrained"] > 0.3
+    assert found["bm25"] > 0.3 and list((world / "cache/collections/stores").glob("en-*/manifest.json"))

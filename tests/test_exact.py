@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -108,6 +108,40 @@ def test_equal_scores_keep_document_order_across_chunks() -> None:
     assert (np.diff(scores) < 0).all() and scores[0] == 200 * DIM
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("threads", "dim", "query_vectors"), [(1, 8, 1), (1, 100, 7), (1, 127, 2), (1, 127, 32), (1, 128, 1), (2, 128, 32)]
+)
+def test_equal_documents_stand_in_document_order(
+    threads: int, dim: int, query_vectors: int, dtype: str, few_threads: None
+) -> None:
+    """Wherever they stand, with whatever beside them: a few documents repeated in random places, all of them searched
+    in chunks, and random parts of every size, whose products have all numbers of rows."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(dim + query_vectors)
+    originals = [torch.randn(1 + n % 3, dim, generator=generator) for n in range(9)]
+    numbers = torch.randint(len(originals), (1000,), generator=generator).tolist()
+    offsets = torch.tensor([0, *(len(originals[n]) for n in numbers)]).cumsum(0)
+    ids = [f"d{position}" for position in range(len(numbers))]
+    engine = ExactEngine(torch.cat([originals[n] for n in numbers]), offsets, ids, ["en"] * len(ids), dtype)
+    query = torch.randn(query_vectors, dim, generator=generator)
+    every = engine.score_all([query], memory_mb=1)[0].numpy()
+    known = {n: every[numbers.index(n)] for n in set(numbers)}
+    assert every.tolist() == [known[n] for n in numbers]
+    for size in (2, 3, 5, 6, 8, 11, 14, 19, 27, 65, 700):
+        part = torch.randperm(len(ids), generator=generator)[:size].sort().values.tolist()
+        found, _ = engine.search([query], size, ids=[ids[position] for position in part])[0]
+        assert found == [ids[p] for p in sorted(part, key=lambda p: (-known[numbers[p]], p))], size
+
+
+@pytest.fixture
+def few_threads() -> Iterator[None]:
+    """The number of threads as it was, afterwards."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def test_ties_are_lowered_without_overtaking() -> None:
     below = np.nextafter(np.float32(1), np.float32(0))
     scores = strictly_falling(np.array([1, 1, below, below, 0, 0, -3], np.float32))
@@ -156,3 +190,27 @@ def test_mistakes_are_named(query: Tensor, k: int, lang: str | None, message: st
 def test_sizes_that_do_not_fit_are_refused(vectors: Tensor, offsets: Tensor, ids: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ExactEngine(vectors, offsets, ids, ["en"] * len(ids))
+
+
+def test_queries_on_another_device_and_of_many_lengths_score_as_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(5)
+    engine = engine_of([torch.randn(3, DIM, generator=generator) for _ in range(40)], ["en"] * 40)
+    queries = [torch.randn(n, DIM, generator=generator) for n in (3, 1, 7, 3)]
+    alone = torch.cat([engine.score_all([query]) for query in queries])
+    torch.testing.assert_close(engine.score_all(queries), alone)
+    torch.testing.assert_close(engine.score_all([q.half() for q in queries]), alone, atol=0.02, rtol=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_on_a_gpu_as_on_the_cpu(dtype: str) -> None:
+    generator = torch.Generator().manual_seed(6)
+    vectors, offsets = torch.randn(900, DIM, generator=generator), torch.arange(0, 901, 3)
+    ids = [str(n) for n in range(300)]
+    queries = [torch.randn(n, DIM, generator=generator) for n in (4, 1, 4)]
+    near = ExactEngine(vectors, offsets, ids, ["en"] * 300, dtype)
+    far = ExactEngine(vectors.cuda(), offsets, ids, ["en"] * 300, dtype)
+    torch.testing.assert_close(far.score_all([q.cuda() for q in queries]), near.score_all(queries))
+    for (found, scores), (wanted, truth) in zip(far.search(queries, 10), near.search(queries, 10), strict=True):
+        assert found == wanted
+        np.testing.assert_allclose(scores, truth, rtol=1e-5)

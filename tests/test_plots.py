@@ -50,13 +50,13 @@ def size(path: Path) -> tuple[int, int]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures as they are saved."""
     saved: list[Any] = []
-    save = plots._save
+    save = plots.save
 
     def note_and_save(figure: Any, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", note_and_save)
+    monkeypatch.setattr(plots, "save", note_and_save)
     return saved
 
 
@@ -96,9 +96,9 @@ def test_bars_are_the_intervals_and_stand_for_rr_only(tmp_path: Path, figures: l
 
 def test_models_differ_in_colour_and_marker_and_keep_them() -> None:
     names = ["bm25", "untrained_single", "untrained", "single_vector", "trained", "mine", "other"]
-    looks = plots._look(names)
+    looks = plots.look(names)
     assert len({colour for colour, _ in looks.values()}) == len({marker for _, marker in looks.values()}) == 7
-    assert plots._look(["trained"]) == {"trained": looks["trained"]}
+    assert plots.look(["trained"]) == {"trained": looks["trained"]}
 
 
 def test_more_languages_make_a_taller_picture(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def test_a_row_holds_what_a_program_reads() -> None:
         "low": round(low, 6),
         "high": round(high, 6),
         "queries": 3,
+        "intervals": {
+            name: [round(bound, 6) for bound in bootstrap_interval(values)] for name, values in SCORES.values.items()
+        },
         "collection": "smart_home",
     }
     assert row("trained", "en", "de", SCORES, collection="smart_home") == line

@@ -11,10 +11,13 @@ from colbertxm.evaluation import significance
 from colbertxm.evaluation.significance import (
     Difference,
     bootstrap_interval,
+    bootstrap_intervals,
     holm,
     macro_difference,
+    macro_interval,
     paired_difference,
     paired_randomisation,
+    unpaired_difference,
 )
 
 
@@ -197,3 +200,43 @@ def test_senseless_input_is_refused() -> None:
 
 def test_a_difference_is_a_value() -> None:
     assert Difference(0.1, 0.0, 0.2, 0.04) == Difference(0.1, 0.0, 0.2, 0.04)
+
+
+def test_several_measures_are_drawn_at_once_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = {name: rng.random(40) for name in "abc"}
+    together = bootstrap_intervals(values, samples=500)
+    for name in values:
+        draws = np.random.default_rng(0).integers(0, 40, size=(500, 40), dtype=np.int32)
+        expected = np.quantile(values[name][draws].mean(axis=1), [0.025, 0.975])
+        assert together[name] == pytest.approx(tuple(expected))
+        assert together[name] == pytest.approx(bootstrap_interval(values[name], samples=500))
+    monkeypatch.setattr(significance, "_CHUNK", 1000)  # too many for memory: drawn piece by piece
+    assert bootstrap_intervals(values, samples=500) == {name: pytest.approx(together[name]) for name in values}
+    assert bootstrap_intervals({}) == {}
+    with pytest.raises(ValueError, match="same queries"):
+        bootstrap_intervals({"a": [1.0], "b": [1.0, 2.0]})
+
+
+def test_the_interval_of_a_macro_average_is_that_of_its_difference_from_nothing() -> None:
+    rng = np.random.default_rng(1)
+    values = {"de": rng.random(12), "fr": rng.random(9)}
+    clusters = {"de": [f"k{n}" for n in range(12)], "fr": [f"k{n}" for n in range(9)]}
+    nothing = {lang: np.zeros(len(found)) for lang, found in values.items()}
+    expected = macro_difference(values, nothing, clusters)
+    mean, low, high = macro_interval(values, clusters)
+    assert (mean, low, high) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert mean == pytest.approx((values["de"].mean() + values["fr"].mean()) / 2)
+
+
+def test_unpaired_samples_against_all_permutations() -> None:
+    a, b = np.array([0.9, 0.8, 1.0, 0.3]), np.array([0.1, 0.4, 0.2])
+    together, observed = np.concatenate([a, b]), abs(a.mean() - b.mean())
+    sides = [set(side) for side in itertools.combinations(range(7), 4)]
+    split = [[[together[n] for n in range(7) if (n in side) == first] for first in (True, False)] for side in sides]
+    exact = np.mean([abs(np.mean(x) - np.mean(y)) >= observed - 1e-12 for x, y in split])
+    found = unpaired_difference(a, b)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert found.p == pytest.approx(exact, abs=0.01)
+    assert found.low < found.mean < found.high
+    assert unpaired_difference(a, a).p == 1.0

@@ -9,8 +9,9 @@ from typing import Any
 from colbertxm.evaluation.results import replacing
 
 Record = dict[str, Any]
-COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-OUR_COLOURS = ("#0072B2", "#003f63", "#6ab5e0")
+# Ours are blues and a grey, whose markers have corners. As many markers more than colours: together they repeat late.
+COLOURS, MARKERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#8C564B", "#000000"), "ovP^X8<"
+OUR_COLOURS, OUR_MARKERS = ("#7F7F7F", "#8FC7E8", "#0072B2", "#08306B"), "Ds*pd"
 
 
 def table(records: Sequence[Record]) -> str:
@@ -47,19 +48,17 @@ def draw(records: Sequence[Record], path: Path) -> None:
     fewest = min(record["threads"] for record in run)
     run = [record for record in run if record["threads"] == fewest]
     sizes = sorted({record["documents"] for record in run})
-    names = list(dict.fromkeys(record["engine"] for record in sorted(run, key=lambda record: record["our"])))
-    colours = dict(zip([n for n in names if not _our(run, n)], COLOURS * 9, strict=False))
-    colours |= dict(zip([n for n in names if _our(run, n)], OUR_COLOURS * 9, strict=False))
+    looks = _looks(run)
     with matplotlib.style.context("default"):
         figure = Figure(figsize=(2.0 + 4.4 * len(sizes), 5.1), layout="constrained", dpi=110)
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for panel, size in zip(panels, sizes, strict=True):
-            for name in names:
+            for name, look in looks.items():
                 points = [r for r in run if r["engine"] == name and r["documents"] == size]
                 points.sort(key=lambda record: float(record["p50_ms"]))
                 times, recalls = [r["p50_ms"] for r in points], [r["recall_10"] for r in points]
-                panel.plot(times, recalls, "s-" if _our(run, name) else "o-", color=colours[name], label=name)
+                panel.plot(times, recalls, linestyle="-", label=name, **look)
             panel.set_xscale("log")
             panel.set_title(f"{size:,} documents", loc="left", fontsize=11)
             panel.set_xlabel(f"ms per query, {fewest} thread{'s' * (fewest > 1)} (median)")
@@ -74,5 +73,15 @@ def draw(records: Sequence[Record], path: Path) -> None:
             figure.savefig(part, format="png", metadata={"Software": None})
 
 
-def _our(records: Sequence[Record], name: str) -> bool:
-    return any(record["our"] for record in records if record["engine"] == name)
+def _looks(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """Each engine's own colour and marker, the peers first, by their names: alike in every picture."""
+    looks = {}
+    for our, colours, markers in ((False, COLOURS, MARKERS), (True, OUR_COLOURS, OUR_MARKERS)):
+        names = sorted({record["engine"] for record in records if record["our"] == our}, key=_rank)
+        for i, name in enumerate(names):
+            looks[name] = {"color": colours[i % len(colours)], "marker": markers[i % len(markers)]}
+    return looks
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return not name.endswith("float32"), name  # the exhaustive engine before the compressed ones

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engine.engines import Engine
+from benchmarks.engine.engines import Engine, Setting
 from colbertxm.errors import UserError
 
 Record = dict[str, Any]
@@ -76,6 +76,13 @@ def _call(engine: Engine, job: Job, threads: int, minutes: int, **more: Any) -> 
     return result
 
 
+def search(engine: Engine, job: Job, threads: int, settings: Sequence[Setting], index: Path | None = None) -> Record:
+    """What the engine finds with each setting, and in what time. `index`: where it is, if not in `work`."""
+    more = {} if index is None else {"index": str(index.resolve())}
+    asked = [dict(setting) for setting in settings]
+    return _call(engine, job, threads, SEARCH_MINUTES, action="search", settings=asked, **more)
+
+
 def measured(engine: Engine, job: Job) -> list[Record]:
     """A record for each setting and number of threads; one that says why where the engine could not run."""
     shutil.rmtree(job.work, ignore_errors=True)
@@ -83,8 +90,7 @@ def measured(engine: Engine, job: Job) -> list[Record]:
     try:
         size = _call(engine, job, job.build_threads, BUILD_MINUTES, action="build", build=dict(engine.build))
         for threads in job.threads:
-            settings = [dict(setting) for setting in engine.settings]
-            found = _call(engine, job, threads, SEARCH_MINUTES, action="search", settings=settings)
+            found = search(engine, job, threads, engine.settings)
             for setting in found["settings"]:
                 records.append(record(engine, job, size, threads, setting, found["peak_mb"]))
                 print(f"  {engine.name}, {setting['name']}, {threads} threads: {records[-1]['p50_ms']:.1f} ms, "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ from benchmarks.engine.peers import common
 from colbertxm.engine.exact import ExactEngine
 
 EXACT = Engine("colbertxm, exhaustive float32", "benchmarks.engine.ours")
-BUDGETS = tuple({"name": f"budget {budget}", "budget": budget} for budget in (128, 192, 256, 400, 512, 1024))
-OURS = (
-    EXACT,
-    *(Engine(f"colbertxm, {bits} bits", "benchmarks.engine.compressed", BUDGETS, {"bits": bits}) for bits in (2, 4, 8)),
-)
+BITS = (2, 4, 8)
+BUDGETS = (128, 256, 512)
 
 
-def ours(job: Job) -> list[Record]:
+def compressed(bits: int, budgets: Sequence[int] = BUDGETS) -> Engine:
+    """Our compressed engine, searched with each of the budgets."""
+    settings = tuple({"name": f"budget {budget}", "budget": budget} for budget in budgets)
+    return Engine(f"colbertxm, {bits} bits", "benchmarks.engine.compressed", settings, {"bits": bits})
+
+
+def ours(job: Job, budgets: Sequence[int] = BUDGETS) -> list[Record]:
     """The figures of each of our engines."""
-    return [found for engine in OURS for found in measured(engine, job)]
+    engines = (EXACT, *(compressed(bits, budgets) for bits in BITS))
+    return [found for engine in engines for found in measured(engine, job)]
 
 
 def build(corpus: common.Corpus, folder: Path, options: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 fast-plaid, tachiom, xtr-warp-rs and LanceDB in environments of their own, and ours; each builds an index from the same
 generated vectors and answers the same queries, one at a time. Recall is against exact MaxSim over float32 vectors.
-Written: benchmarks/results/engine.json, and with --picture frontier.png. Without the peers: `make bench-engine PEERS=`.
+Written: benchmarks/results/engine.json (engine-FOLDER.json with --vectors FOLDER), and with --picture frontier.png.
+Without the peers, `make bench-engine PEERS=`: four minutes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from benchmarks.engine.engines import ENGINES
 from benchmarks.engine.figures import draw, table
 from benchmarks.engine.job import Job, Record, measured
 from benchmarks.engine.oracle import truth
-from benchmarks.engine.ours import ours
+from benchmarks.engine.ours import BUDGETS, ours
 from benchmarks.engine.vectors import Shape, make
 from benchmarks.record import row, write
 from colbertxm.errors import UserError
 from colbertxm.sources import cache_folder
 
 PICTURE = Path(__file__).parent / "frontier.png"
-SIZES = "5000,20000,50000"
+SIZES, FEW = "5000,20000,50000", "5000"
+"""Numbers of documents beside the peers, and alone."""
 K = 100
 
 
@@ -40,7 +42,7 @@ def compare(folder: Path, given: argparse.Namespace) -> list[Record]:
         job = Job(folder, true, Path(work) / "engine", K, max(given.threads), tuple(given.threads))
         for name in given.peers:
             records += measured(ENGINES[name], job)
-        records += ours(job)
+        records += ours(job, given.budgets)
     return records
 
 
@@ -84,10 +86,11 @@ def headlines(records: Sequence[Record]) -> list[dict[str, Any]]:
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises UserError for an engine that nobody knows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--documents", default=SIZES, help=f"sizes, joined by commas ({SIZES})")
+    parser.add_argument("--documents", help=f"sizes, joined by commas ({SIZES}; without peers {FEW})")
     parser.add_argument("--peers", default=",".join(ENGINES), help="joined by commas; '' for none (all)")
     parser.add_argument("--vectors", type=Path, help="a folder of vectors instead of generated ones")
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--budgets", type=int, nargs="*", default=list(BUDGETS), help=f"of ours {BUDGETS}")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of a search (1 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for indexes, removed again (the system's temporary folder)")
@@ -96,6 +99,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     given.peers = [name.strip() for name in given.peers.split(",") if name.strip()]
     if unknown := set(given.peers) - set(ENGINES):
         raise UserError(f"no engine {', '.join(sorted(unknown))}: the peers are {', '.join(ENGINES)}")
+    given.documents = given.documents or (SIZES if given.peers else FEW)
+    if given.budgets and min(given.budgets) < K:
+        raise UserError(f"--budgets {min(given.budgets)}: {K} hits are asked for, give at least as many")
     return given
 
 
@@ -114,6 +120,7 @@ def folders(given: argparse.Namespace) -> list[Path]:
 def run(arguments: Sequence[str] | None = None) -> list[Record]:
     """All sizes: tables, figures, picture. Written after each size, so that no hour is lost."""
     given = options(arguments)
+    name = "engine" if given.vectors is None else f"engine-{given.vectors.name}"
     records: list[Record] = []
     for folder in folders(given):
         found = compare(folder, given)
@@ -123,7 +130,7 @@ def run(arguments: Sequence[str] | None = None) -> list[Record]:
             f"{measured_here['documents']:,} documents, {measured_here['vectors']:,} vectors" if measured_here else ""
         )
         print(f"\n{head}\n\n{table(found)}\n", flush=True)
-        write("engine", rows(records))
+        write(name, rows(records))
     if given.picture:
         draw(records, PICTURE)
         print(f"picture: {PICTURE}")

@@ -145,7 +145,37 @@ def query(world: World, number: int, vectors: np.ndarray, senses: np.ndarray) ->
     return unit(np.concatenate([said, mixed]))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def targets(shape: Shape) -> np.ndarray:
+    """The document that each query is made from, drawn among all shards': [queries] int64."""
+    return np.random.default_rng([shape.seed, 3]).integers(0, shape.documents, shape.queries)
+
+
+def shards(shape: Shape) -> int:
+    """How many shards there are."""
+    return -(-shape.documents // shape.per_shard)
+
+
+def ask(world: World, number: int, made: tuple[np.ndarray, np.ndarray, np.ndarray], asked: np.ndarray) -> None:
+    """Fill in `asked` [queries, 32, E] the queries whose documents are in the shard `number`, which is `made`."""
+    vectors, lengths, senses = made
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    wanted = targets(world.shape)
+    for which in np.flatnonzero(wanted // world.shape.per_shard == number).tolist():
+        place = int(wanted[which]) % world.shape.per_shard
+        rows = slice(offsets[place], offsets[place + 1])
+        asked[which] = query(world, which, vectors[rows], senses[rows])
+
+
+def queries(world: World) -> np.ndarray:
+    """All queries [queries, 32, E] float32: of the shards only those with a query's document are made, none is kept."""
+    asked = np.empty((world.shape.queries, QUERY_VECTORS, world.shape.dim), np.float32)
+    for number in np.unique(targets(world.shape) // world.shape.per_shard).tolist():
+        ask(world, number, shard(world, number), asked)
+    return asked
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """A file that is there entirely or not at all."""
     with replacing(path) as part, part.open("wb") as file:
         np.save(file, array)
 
@@ -160,19 +190,14 @@ def make(folder: Path, shape: Shape) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     world = World(shape)
-    targets = np.random.default_rng([shape.seed, 3]).integers(0, shape.documents, shape.queries)
     asked = np.empty((shape.queries, QUERY_VECTORS, shape.dim), np.float32)
-    for number in range(-(-shape.documents // shape.per_shard)):
-        vectors, lengths, senses = shard(world, number)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        for which in np.flatnonzero(targets // shape.per_shard == number).tolist():
-            place = int(targets[which]) % shape.per_shard
-            rows = slice(offsets[place], offsets[place + 1])
-            asked[which] = query(world, which, vectors[rows], senses[rows])
-        _save(folder / f"vectors-{number:03d}.npy", vectors.astype(shape.dtype))
-        _save(folder / f"lengths-{number:03d}.npy", lengths)
-        _save(folder / f"tokens-{number:03d}.npy", senses.astype(np.uint32))
-    _save(folder / "queries.npy", asked)
+    for number in range(shards(shape)):
+        made = shard(world, number)
+        ask(world, number, made, asked)
+        for name, array in zip(("vectors", "lengths", "tokens"), made, strict=True):
+            kind = {"vectors": shape.dtype, "lengths": "int32", "tokens": "uint32"}[name]
+            save(folder / f"{name}-{number:03d}.npy", array.astype(kind))
+    save(folder / "queries.npy", asked)
     with replacing(manifest) as part:
         part.write_text(wanted, encoding="utf-8")
     return folder

@@ -56,11 +56,11 @@ def lacks(passages: Sequence[Text], ids: Iterable[str]) -> list[str]:
     return [id for id in ids if id not in there]
 
 
-def read_passages(files: Sequence[Path], lang: str, small: int = SMALL) -> Sequence[Text]:
+def read_passages(files: Sequence[Path], lang: str, small: int | None = None) -> Sequence[Text]:
     """The passages of `files` (.tsv or .jsonl, plain or compressed), all of one language and one collection. Beyond
-    `small` bytes they go into a store in the cache first, once for the same files. Raises UserError by file and
-    line for what cannot be read."""
-    if sum(path.stat().st_size for path in files) <= small:
+    `small` bytes (None: SMALL) they go into a store in the cache first, once for the same files. Raises UserError by
+    file and line for what cannot be read."""
+    if sum(path.stat().st_size for path in files) <= (SMALL if small is None else small):
         return tuple(_rows(files, lang))
     named = "\n".join(f"{path.resolve()}\t{path.stat().st_size}\t{path.stat().st_mtime_ns}" for path in files)
     folder = cache_folder() / "collections" / "stores" / f"{lang}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"

@@ -1,244 +1,182 @@
 """Build a compressed index from a stream of documents, in bounded memory, through any number of kills.
 
-    1. spool    documents go to chunks of CHUNK vectors on disk, float16
-    2. fit      the codec is fitted to a sample of whole documents of all chunks
-    3. encode   each chunk becomes a part
-    4. publish  the parts' files are linked into the folder, the manifest follows
+Two roads. Given how to draw a `Sample` of the collection, the codec is fitted first, and chunks of the stream are
+encoded while whoever makes the vectors makes the next ones:
 
-Each chunk and each part is there entirely or not at all, in `<folder>/.build`; a killed build continues behind the last
-one and ends with the same bytes as an undisturbed one (with the same number of threads: sums of products depend on it).
+    1. fit      the codec is fitted to the sample
+    2. encode   each chunk of the stream becomes a part, while the next one is being filled
+    3. publish  small parts are joined and linked into the folder, inverted lists written, the manifest follows
+
+Without one, the stream is written to disk and read again:
+
+    1. spool    chunks go to disk, float16
+    2. fit      the codec is fitted to a sample of all chunks
+    3. encode   each chunk becomes a part
+    4. publish
+
+Chunks and parts are there entirely or not at all, in `<folder>/.build` (colbertxm.engine.spool); a killed build
+continues behind the last one and ends with the same bytes as an undisturbed one (with the same number of threads: sums
+of products depend on it).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from colbertxm.engine.codec import CODE_BYTES, Codec, Codes, fit_codec
-from colbertxm.engine.index import (
-    CompressedIndex,
-    Document,
-    Rows,
-    check_documents,
-    content,
-    write_codec,
-    write_part,
-)
-from colbertxm.engine.kernels import Array
-from colbertxm.engine.kmeans import ROUNDS, number_of_centroids
+from colbertxm.engine.chunks import Chunk, chunks, encode_blocks
+from colbertxm.engine.codec import CODE_BYTES, Codec
+from colbertxm.engine.index import CompressedIndex, Document, content
+from colbertxm.engine.join import joined
+from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
-from colbertxm.engine.strings import Strings
+from colbertxm.engine.room import Room
+from colbertxm.engine.sample import Drawn, Sample, drawn, fitted, from_spool
+from colbertxm.engine.seen import Seen
+from colbertxm.engine.spool import Record, Work, discard, link
 from colbertxm.errors import UserError
-from colbertxm.files import WORK, Entry, publish, put, refusals, writing
+from colbertxm.files import WORK, Entry, publish, refusals, writing
 from colbertxm.progress import progress
 
-CHUNK = 2**18  # vectors a chunk, 64 MB of 128 dimensions
-PER_CENTROID = 20  # vectors a centroid that k-means sees; more lowers the error by less than 1 %
+Stream = Callable[[int], Iterable[Document]]
 
 
 def build_index(
     folder: Path | str,
-    documents: Callable[[int], Iterable[Document]],
+    documents: Stream,
     bits: int = 4,
     seed: int = 0,
     memory_mb: int = 1024,
     meta: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    sample: Sample | None = None,
+    source: str = "",
 ) -> CompressedIndex:
     """Build the index of `documents(n)`, the stream from its document n on, in `folder`.
 
-    `bits` a dimension: 1, 2, 4 or 8. `memory_mb` bounds the sample that k-means sees and with it most of the memory; at
-    least some 400 MB are needed. `meta` is whatever JSON the reader will want back, or a function that is asked for it
-    at the end. Raises UserError for repeated ids, vectors that do not fit, another writer, a full disk.
+    `bits` a dimension: 1, 2, 4 or 8. `memory_mb` bounds what the build takes above what the process has already and the
+    stream itself takes (colbertxm.engine.room); with less of it, centroids see fewer vectors, and parts are smaller.
+    `sample` spares the copy of all vectors on disk. A killed build is continued where bits, seed, memory and `source`
+    are the same: name there whatever the vectors come from, so that one of other texts or another model begins anew.
+    `meta` is whatever JSON the reader will want back, or a function that is asked for it at the end. Raises UserError
+    for repeated ids, vectors that do not fit, too little memory, another writer, a full disk.
     """
-    folder = Path(folder)
+    folder, room = Path(folder), Room(memory_mb)
     if bits not in CODE_BYTES:
         raise UserError(f"bits = {bits}: a compressed index has {', '.join(map(str, CODE_BYTES))} bits a dimension")
     with writing(folder, COMPRESSED):
-        work = folder / WORK
-        asked = {"bits": bits, "seed": seed, "memory_mb": memory_mb}
+        asked = {
+            "bits": bits, "seed": seed, "memory_mb": memory_mb, "source": source,
+            "count": None if sample is None else sample.count,
+        }  # fmt: skip
         try:
             with refusals(folder):
-                _build(folder, work, documents, asked, meta if callable(meta) else lambda: meta or {})
+                _build(folder, documents, sample, asked, room, meta if callable(meta) else lambda: meta or {})
         except UserError as error:
             if not isinstance(error.__cause__, OSError):  # with a full disk one continues, with a wrong stream not
-                shutil.rmtree(work, ignore_errors=True)
+                discard(folder / WORK)
             raise
-        shutil.rmtree(work, ignore_errors=True)
+        discard(folder / WORK)
     return CompressedIndex(folder)
 
 
 def _build(
     folder: Path,
-    work: Path,
-    documents: Callable[[int], Iterable[Document]],
+    documents: Stream,
+    sample: Sample | None,
     asked: Mapping[str, Any],
+    room: Room,
     meta: Callable[[], Mapping[str, Any]],
 ) -> None:
-    _begin(work, asked)
-    chunks = _spool(work, documents)
-    codec, error = _codec(work, chunks, asked)
-    languages: list[str] = _read(chunks[-1])["languages"]
-    advance = progress(len(chunks), "parts encoded")
-    parts = []
-    for chunk in chunks:
-        parts.append(_encode(work, chunk, codec))
-        advance(1)
-    files = _linked(folder, work, _read(work / "codec.json")["files"])
+    work = Work(folder / WORK, asked)
+    if sample is None:
+        spooled = _spool(work, documents, room)
+        codec, error, codec_files = _codec(work, lambda: from_spool(work, spooled, asked["seed"], room), asked, room)
+        parts = _encode(work, spooled, codec)
+    else:
+        codec, error, codec_files = _codec(work, lambda: drawn(sample, asked["seed"], room), asked, room)
+        parts = _stream(work, documents, codec, room)
+    parts = joined(work.folder, parts)
+    files = dict(codec_files)
     for number, part in enumerate(parts):
-        linked = _linked(folder, work, part["files"])
-        files |= {f"{number}-{name}": entry for name, entry in linked.items()}
+        files |= {f"{number}-{name}": entry for name, entry in part["files"].items()}
+    link(folder, work.folder, files)
     about = [{"passages": p["passages"], "vectors": p["vectors"], "deleted": 0} for p in parts]
-    publish(folder, COMPRESSED, content(codec, asked["bits"], languages, about, meta(), error), files)
+    files, listed = with_lists(folder, files, about, 0, len(codec.rows))
+    languages = parts[-1]["languages"]
+    publish(folder, COMPRESSED, content(codec, asked["bits"], languages, about, meta(), error, listed), files)
 
 
-def _begin(work: Path, asked: Mapping[str, Any]) -> None:
-    """Keep what an earlier build with the same settings left, and nothing else."""
-    settings = work / "settings.json"
-    if settings.exists() and _read(settings) != asked:
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    _write(settings, asked)
+def _codec(
+    work: Work, sampled: Callable[[], Drawn], asked: Mapping[str, Any], room: Room
+) -> tuple[Codec, float, dict[str, Entry]]:
+    """The fitted codec, its mean squared error on the sample, and its files."""
+    if (known := work.codec()) is None:
+        work.keep_codec(*fitted(sampled(), asked["bits"], asked["seed"], room))
+        known = work.codec()
+    assert known is not None
+    return known
 
 
-def _spool(work: Path, documents: Callable[[int], Iterable[Document]]) -> list[Path]:
-    """All chunks' json files, in order."""
-    chunks = sorted(work.glob("chunk-*.json"))
-    if (work / "spooled").exists():
-        return chunks
-    seen: set[str] = set()
-    languages: list[str] = []
-    count, dim = 0, None
-    for path in chunks:
-        known = _read(path)
-        ids = Strings([(np.load(_beside(path, "ids")), np.load(_beside(path, "idends")))])
-        seen.update(ids)
-        languages, dim = known["languages"], known["dimensions"]
-        count += len(ids)
-    for batch in batches(documents(count)):
-        dim = batch[0].vectors.shape[-1] if dim is None else dim
-        check_documents(batch, dim, seen)
-        rows = Rows.of(batch, languages)
-        path = work / f"chunk-{len(chunks):06}.json"
-        vectors = torch.cat([d.vectors.to("cpu", torch.float16) for d in batch])
-        for name, array in {"vectors": vectors.numpy(), **rows.arrays()}.items():
-            np.save(_beside(path, name), array, allow_pickle=False)
-        _write(path, {"languages": languages, "dimensions": dim})
-        chunks.append(path)
-    if not chunks:
+def _begun(work: Work, kind: str, room: Room) -> tuple[list[Record], Seen, list[str], int | None]:
+    """What is there of the stream: records, ids, languages, dimensions."""
+    records, seen = work.records(kind), Seen(room.hashes)
+    for record in records:
+        seen.add(*work.ids(record))
+    last = records[-1] if records else {"languages": [], "dimensions": None}
+    return records, seen, list(last["languages"]), last["dimensions"]
+
+
+def _checked(records: list[Record], seen: Seen) -> None:
+    """Once the stream has ended."""
+    if not records:
         raise UserError("there is no passage to index: the corpus is empty")
-    (work / "spooled").touch()
-    return chunks
+    if not any(record["vectors"] for record in records):
+        raise UserError("no passage has a vector: there is nothing to index")
+    seen.finish()
 
 
-def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Neighbouring documents, together CHUNK vectors or a little more."""
-    batch, count = [], 0
-    for document in documents:
-        batch.append(document)
-        count += len(document.vectors)
-        if count >= CHUNK:
-            yield batch
-            batch, count = [], 0
-    if batch:
-        yield batch
+def _spool(work: Work, documents: Stream, room: Room) -> list[Record]:
+    """All chunks, written where they are not yet."""
+    done = work.folder / "spooled"
+    if done.exists():
+        return work.records("chunk")
+    records, seen, languages, dim = _begun(work, "chunk", room)
+    stream = documents(sum(record["passages"] for record in records))
+    for chunk in chunks(stream, languages, room.chunk, dim):
+        seen.check(chunk.rows.ids)
+        records.append(work.spool(len(records), chunk))
+        seen.add(*work.ids(records[-1]))
+    _checked(records, seen)
+    done.touch()
+    return records
 
 
-def _codec(work: Path, chunks: list[Path], asked: Mapping[str, Any]) -> tuple[Codec, float]:
-    """The fitted codec and its mean squared error on the sample, from a file where there is one."""
-    path = work / "codec.json"
-    if not path.exists():
-        ends = [np.load(_beside(chunk, "ends")) for chunk in chunks]
-        total = int(sum(e[-1] for e in ends))
-        if total == 0:
-            raise UserError("no passage has a vector: there is nothing to index")
-        k = number_of_centroids(total)
-        dim = _read(chunks[0])["dimensions"]
-        if dim % 8:
-            raise UserError(f"vectors of {dim} dimensions cannot be compressed: a multiple of 8 is needed")
-        room = asked["memory_mb"] * 2**20 // (dim * 4 * 4)  # vectors, residuals, the same turned, and some air
-        vectors, offsets = _sample(chunks, ends, min(k * PER_CENTROID, room), asked["seed"])
-        advance = progress(ROUNDS, "rounds of k-means")
-        codec = fit_codec(vectors, offsets, asked["bits"], k, asked["seed"], progress=advance)
-        few = max(1, int(torch.searchsorted(offsets, min(len(vectors), 20_000), right=True)) - 1)
-        some, cut = vectors[: int(offsets[few])], offsets[: few + 1]
-        error = codec.error(codec.encode(some, cut), some, cut)
-        _write(path, {"files": write_codec(work, codec), "error": error})
-    known = _read(path)
-    arrays = {name.removeprefix("codec-"): np.load(work / e["file"]) for name, e in known["files"].items()}
-    return Codec.of(arrays), known["error"]
+def _encode(work: Work, spooled: list[Record], codec: Codec) -> list[Record]:
+    """The chunks' parts."""
+    advance = progress(sum(record["vectors"] for record in spooled), "vectors encoded")
+    return [work.part_of_chunk(number, record, codec, advance) for number, record in enumerate(spooled)]
 
 
-def _sample(chunks: list[Path], ends: list[Any], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Whole documents from everywhere, about `limit` vectors: float32 [t, E] and their offsets."""
-    total = sum(int(e[-1]) for e in ends)
-    rng = np.random.default_rng(seed)
-    rows, lengths = [], []
-    for chunk, e in zip(chunks, ends, strict=True):
-        chosen = rng.random(len(e)) < limit / total
-        if not chosen.any() and len(chunks) == 1:
-            chosen[:] = True
-        vectors = np.load(_beside(chunk, "vectors"), mmap_mode="r")
-        sizes = np.diff(e, prepend=0)
-        rows.append(torch.from_numpy(vectors[np.repeat(chosen, sizes)]).float())
-        lengths.append(sizes[chosen])
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return torch.cat(rows), torch.from_numpy(offsets.astype(np.int64))
+def _stream(work: Work, documents: Stream, codec: Codec, room: Room) -> list[Record]:
+    """The stream's parts, each encoded while the next chunk is filled. Of two chunks in memory one at most waits."""
+    records, seen, languages, dim = _begun(work, "part", room)
 
+    def encode(chunk: Chunk) -> None:
+        seen.check(chunk.rows.ids)
+        codes = encode_blocks(codec, lambda first, last: chunk.vectors[first:last], chunk.rows.ends)
+        records.append(work.part(len(records), chunk, codes))
+        seen.add(*work.ids(records[-1]))
 
-def _encode(work: Path, chunk: Path, codec: Codec) -> dict[str, Any]:
-    """A chunk's part, written where it is not yet."""
-    path = chunk.with_name(chunk.name.replace("chunk", "part"))
-    if not path.exists():
-        names = ("ends", "langs", "ids", "idends", "texts", "textends", "sureness")
-        rows = Rows.of_arrays({name: np.load(_beside(chunk, name)) for name in names})
-        vectors = np.load(_beside(chunk, "vectors"), mmap_mode="r")
-        files = write_part(work, encode_blocks(codec, vectors, rows.ends), rows)
-        _write(path, {"files": files, "passages": len(rows.ends), "vectors": int(rows.ends[-1])})
-    return dict(_read(path))
-
-
-def encode_blocks(codec: Codec, vectors: Array, ends: Array) -> Codes:
-    """`codec.encode` of whole documents, some 2^14 vectors at a time; `vectors` [T, E] of any floats may be mapped."""
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    pieces, first = [], 0
-    while first < len(ends):
-        last = int(np.searchsorted(offsets, offsets[first] + 2**14, side="right")) - 1
-        last = min(max(last, first + 1), len(ends))
-        block = torch.from_numpy(np.array(vectors[offsets[first] : offsets[last]])).float()
-        pieces.append(codec.encode(block, torch.from_numpy(offsets[first : last + 1] - offsets[first])))
-        first = last
-    return Codes.joined(pieces)
-
-
-def _linked(folder: Path, work: Path, files: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Put `work`'s files into `folder` as well, so that `work` stays whole until the manifest is there."""
-    for entry in files.values():
-        target = folder / entry["file"]
-        if not target.exists():
-            try:
-                os.link(work / entry["file"], target)
-            except OSError:  # a file system without links
-                part = target.with_name(target.name + ".part")
-                shutil.copyfile(work / entry["file"], part)
-                os.replace(part, target)
-    return dict(files)
-
-
-def _beside(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.stem}-{name}.npy")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_bytes())
-
-
-def _write(path: Path, value: Any) -> None:
-    put(path, json.dumps(value).encode())
+    stream = documents(sum(record["passages"] for record in records))
+    behind: Future[None] | None = None
+    with ThreadPoolExecutor(1) as thread:
+        for chunk in chunks(stream, languages, room.chunk, dim or codec.dim):
+            if behind is not None:
+                behind.result()
+            behind = thread.submit(encode, chunk)
+        if behind is not None:
+            behind.result()
+    _checked(records, seen)
+    return records

@@ -1,11 +1,19 @@
-"""Search over compressed vectors: every document scored by its centroids, the best `budget` reranked from their codes.
+"""Search over compressed vectors: every document scored by its centroids, the best `budget` reranked from codes.
 
 Shapes: Q query vectors, K centroids, N documents, T document vectors, E dimensions.
 
-A document's first score is the sum over query vectors of the best centroid among its vectors' (PLAID's centroid
-interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual: 128 products
-a document that halve the number of documents one must rerank. The second score is MaxSim over the decoded vectors;
-decoding happens vector by vector in the first cache (colbertxm.engine.kernels).
+Three looks, each at fewer documents and closer:
+
+1. all documents, or where there are more than some ten thousand those that inverted lists find worth it
+   (colbertxm.engine.lists): the sum over query vectors of the best centroid among the document's vectors' (PLAID's
+   centroid interaction), plus MEAN_WEIGHT times the dot product of the query's sum with the document's mean residual:
+   128 products a document that halve the number of documents one must rerank;
+2. the best `budget`: MaxSim over vectors decoded in their first LOOK coordinates, which hold most of what a query sees;
+3. of these the best KEEP: MaxSim over all coordinates, the score that a hit has.
+
+Where `budget` takes in all documents that are searched, all get the third look at once: then nothing is left out.
+
+Decoding happens vector by vector in the first cache (colbertxm.engine.kernels).
 """
 
 from __future__ import annotations
@@ -23,16 +31,21 @@ from colbertxm.engine.codec import FITS, SCALES, Codec, Codes
 from colbertxm.engine.exact import check_search
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.kernels import LANES, Array
+from colbertxm.engine.lists import FROM, Lists, best
 from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError
 
 MEAN_WEIGHT = np.float32(0.5)  # the best vector of a document leans less to its side than the mean does
-SLACK = 2.0
-"""A vector of a reranked document is decoded where, for some query vector, it may come above the document's best: what
-its centroid promises may be wrong by so many standard deviations of a query's product with a residual. Recall@10 was
-the same to the last query as without, in 12.9 instead of 14.9 ms (4 bits; `python benchmarks/engine/tricks.py`)."""
-BUDGET = 256
+BUDGET = 512
 PER_HIT = 5  # documents reranked for each that is asked for, where that is more than BUDGET
+CANDIDATES, CANDIDATES_PER_BUDGET = 4096, 8  # documents that inverted lists leave, where there are many
+LOOK = 32  # coordinates of the codes, those that queries ask for most, that all reranked documents are scored by
+KEEP = 64  # documents that are then scored by all coordinates
+KEEP_PER_HIT, KEEP_SHARE = 2, 8  # or so many for each that is asked for, or this share of `budget`
+SLACKS = (0.5, 2.0)
+"""A vector of a reranked document is decoded where, for some query vector, it may come above the document's best: what
+its centroid promises may be wrong by so many standard deviations of a query's product with a residual's decoded
+coordinates. The first by LOOK coordinates, the second by all."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How closely documents are looked at: by so many coordinates, in so many bytes of a code; vectors whose centroids
+    promise less than the best by more than `margin` (in units of their scales) are passed over."""
+
+    axes: int
+    bytes: int
+    margin: np.float32
+
+
+@dataclass(frozen=True)
 class Question:
     """A query's blocks and the sum [E] of its vectors."""
 
@@ -85,22 +108,27 @@ class CompressedEngine:
 
     def __init__(
         self, codec: Codec, parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str], alive: Array | None = None,
-        slack: float = SLACK,
+        slacks: tuple[float, float] = SLACKS, lists: Lists | None = None,
     ) -> None:  # fmt: skip
-        """`alive` [N] bool: which documents can be found (all). `slack`: see SLACK; infinite decodes all vectors."""
+        """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all. `lists`
+        of the first documents: searches of more than `lists.FROM` documents go through them."""
         count = sum(len(part.starts) for part in parts)
         if not count == len(ids) == len(langs):
             raise UserError(
                 f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
             )
-        self.margin = np.float32(slack * _spread(codec))
-        self.codec, self.ids, self.langs = codec, ids, langs
+        self.codec, self.ids, self.langs, self.lists = codec, ids, langs, lists
+        self.look, self.whole = (
+            Stage(axes, codec.layout.room(axes), np.float32(slack * _spread(codec, axes)))
+            for axes, slack in zip((min(LOOK, codec.dim), codec.dim), slacks, strict=True)
+        )
         self.parts = [part.read_only() for part in parts]
         self.bounds = np.cumsum([0, *(len(part.starts) for part in parts)])
         lengths = [part.ends - part.starts for part in parts]
         self.findable = np.concatenate([*lengths, np.empty(0, np.int64)]) > 0
         if alive is not None:
             self.findable &= alive
+        self.all = np.flatnonzero(self.findable)
 
     def search(
         self,
@@ -130,39 +158,60 @@ class CompressedEngine:
 
     def _documents(self, lang: str | None, ids: Wanted | None) -> Array:
         if lang is None and ids is None:
-            return np.flatnonzero(self.findable)
+            return self.all
         found = documents(self.ids, self.langs, lang, ids)
         return found[self.findable[found]]
 
     def _one(
         self, query: Tensor, chosen: Array, k: int, budget: int, threads: int, pool: ThreadPoolExecutor | None
     ) -> tuple[list[str], Array]:
-        question = self.ask(query)
+        question = self.ask(query, threads, pool)
         if len(chosen) > budget:
-            first = self._everywhere(self._first, question, chosen, threads, pool)
-            cut = len(first) - budget
-            chosen = np.sort(chosen[np.argpartition(first, cut)[cut:]])
-        scores = self._everywhere(self._second, question, chosen, threads, pool)
+            chosen = self._listed(question, chosen, budget, pool)
+            keep = max(KEEP, KEEP_PER_HIT * k, budget // KEEP_SHARE)
+            for score, count in ((self._first, budget), (self._second, keep)):
+                if len(chosen) > count:
+                    scores = self._everywhere(score, question, chosen, threads, pool)
+                    chosen = np.sort(chosen[np.argpartition(scores, len(scores) - count)[-count:]])
+        scores = self._everywhere(self._third, question, chosen, threads, pool)
         order = np.argsort(-scores, kind="stable")[:k]
         return [self.ids[n] for n in chosen[order].tolist()], strictly_falling(scores[order])
 
-    def ask(self, query: Tensor) -> Question:
+    def _listed(self, question: Question, chosen: Array, budget: int, pool: ThreadPoolExecutor | None) -> Array:
+        """Those of `chosen` that inverted lists find worth a look, ascending."""
+        if self.lists is None or len(chosen) <= FROM:
+            return chosen
+        allowed = np.zeros(self.lists.count, bool)
+        new = np.searchsorted(chosen, self.lists.count)
+        allowed[chosen[:new]] = True
+        count = max(CANDIDATES, CANDIDATES_PER_BUDGET * budget)
+        found = [
+            best(self.lists.gains(block.table, block.used, map if pool is None else pool.map), allowed, count)
+            for block in question.blocks
+        ]
+        return np.concatenate([np.unique(np.concatenate(found)), chosen[new:]])
+
+    def ask(self, query: Tensor, threads: int = 1, pool: ThreadPoolExecutor | None = None) -> Question:
         """Make a query [Q, E] ready."""
         query = query.to("cpu", torch.float32)
-        return Question([self._block(piece) for piece in query.split(LANES)], query.sum(0).numpy())
+        return Question([self._block(piece, threads, pool) for piece in query.split(LANES)], query.sum(0).numpy())
 
-    def _block(self, query: Tensor) -> Block:
-        used = len(query)
-        columns = torch.zeros(self.codec.dim, LANES)
+    def _block(self, query: Tensor, threads: int, pool: ThreadPoolExecutor | None) -> Block:
+        used, k = len(query), len(self.codec.rows)
+        columns = np.zeros((self.codec.dim, LANES), np.float32)
         columns[:, :used] = query.T
-        products = self.codec.centroids @ columns
-        low = products.min()
-        unit = np.float32(((products.max() - low) / 255).clamp_min(1e-12))
-        table = np.empty(products.shape, np.uint8)
-        kernels.quantise(products.numpy(), used, np.float32(low), unit, table)
-        rotated = torch.from_numpy(self.codec.decoder) @ columns
-        flat = [tensor.flatten().numpy() for tensor in (columns, rotated, products)]
-        return Block(flat[0], flat[1], flat[2], table, unit, used)
+        flat, scores, table = columns.reshape(-1), np.empty(k * LANES, np.float32), np.empty((k, LANES), np.uint8)
+
+        def products(piece: int) -> None:
+            first, last = piece * k // threads, (piece + 1) * k // threads
+            kernels.products(self.codec.rows, self.codec.row_scales, flat, first, last, scores)
+
+        for _ in (map if pool is None else pool.map)(products, range(threads)):
+            pass
+        low = scores.min()
+        unit = np.float32(max((scores.max() - low) / 255, 1e-12))
+        kernels.quantise(scores.reshape(k, LANES), used, low, unit, table)
+        return Block(flat, (self.codec.decoder @ columns).reshape(-1), scores, table, unit, used)
 
     def _everywhere(
         self,
@@ -195,18 +244,25 @@ class CompressedEngine:
         return score
 
     def _second(self, question: Question, part: Part, chosen: Array) -> Array:
+        return self._decoded(question, part, chosen, self.look)
+
+    def _third(self, question: Question, part: Part, chosen: Array) -> Array:
+        return self._decoded(question, part, chosen, self.whole)
+
+    def _decoded(self, question: Question, part: Part, chosen: Array, stage: Stage) -> Array:
         codec, codes, score = self.codec, part.codes, np.zeros(len(chosen), np.float32)
         for block in question.blocks:
             kernels.rerank(
                 chosen, part.starts, part.ends, block.columns, block.rotated, block.centroid_scores, block.used,
                 codes.centroids, codes.scales, codes.fits, codes.codes, codes.means, codes.mean_scales,
                 codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables, codec.table, SCALES, FITS,
-                self.margin, score,
+                stage.margin, stage.axes, stage.bytes, score,
             )  # fmt: skip
         return score
 
 
-def _spread(codec: Codec) -> float:
-    """The standard deviation of the product of a vector as centroids are with a decoded residual of scale 1."""
+def _spread(codec: Codec, axes: int) -> float:
+    """The standard deviation of the product of a vector as centroids are with the first `axes` decoded coordinates of
+    a residual of scale 1."""
     some = codec.centroids[:: max(1, len(codec.rows) // 1024)]
-    return float((some @ torch.from_numpy(codec.decoder).T).square().sum(1).mean().sqrt())
+    return float((some @ torch.from_numpy(codec.decoder[:axes]).T).square().sum(1).mean().sqrt())

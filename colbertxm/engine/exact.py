@@ -7,6 +7,14 @@ MaxSim (ColBERT, arXiv 2004.12832, equation 3) needs the largest of each documen
 products. Documents of one length are multiplied together, so that the largest is taken over a plain axis,
 without padding: the fastest of six ways that were timed (index_reduce, segment_reduce, padding and numpy's
 maximum.reduceat took 1.2 to 2.3 times as long), within noise of the bare matrix product.
+
+Equal documents must get equal scores wherever they stand, or they leave document order in the ranking. BLAS sums a
+row of a product in an order that depends on the product's shape: with one column, the last rows unlike the others (of
+a matrix times a vector); where a thread gets a few rows that are no multiple of four, all of them (3 rows on one
+thread, 171 on 64); with rows that begin off a 16-byte boundary, the first. So every product has at least COLUMNS
+columns, STEP rows or a multiple, and a multiple of WORD dimensions: MKL on AVX2, with 1 to 64 threads, then summed all
+rows alike, in all products tried (tests/test_exact.py). Of another BLAS it is not known, and on a GPU, where products
+of different shapes take different kernels, equal documents of different chunks may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -15,15 +23,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from colbertxm.engine.filters import Wanted, documents
-from colbertxm.engine.int8 import quantise
+from colbertxm.engine.int8 import Int8Vectors, quantise
 from colbertxm.engine.ties import strictly_falling
 from colbertxm.errors import UserError, nearest
 
 DTYPES = ("float32", "int8")
 QUERY_VECTORS = 4096  # a batch of this many amortises reading the documents; more only crowds the cache
+COLUMNS, STEP, WORD = 2, 8, 4  # of products in which equal rows have equal results
 
 
 class ExactEngine:
@@ -41,7 +51,8 @@ class ExactEngine:
         check_layout(vectors, offsets, ids, langs)
         if dtype not in DTYPES:
             raise UserError(f"dtype = {dtype!r}{nearest(dtype, DTYPES)}: the engine multiplies {' or '.join(DTYPES)}")
-        self.vectors = vectors if dtype == "float32" else quantise(vectors)
+        self.dim = vectors.shape[1]
+        self.vectors = vectors if dtype == "float32" else _wide8(quantise(vectors))
         self.ids, self.langs = ids, langs
         self.starts = offsets[:-1].cpu()
         self.lengths = offsets.diff().cpu()
@@ -62,7 +73,7 @@ class ExactEngine:
         one document, which are never split. Raises UserError for a language or an id that no document has and
         for queries that do not fit the index.
         """
-        check_search(queries, k, self.vectors.shape[1])
+        check_search(queries, k, self.dim)
         searched = self._documents(lang, ids)
         found: list[tuple[list[str], np.ndarray]] = []
         for batch in _batches(queries, memory_mb):
@@ -74,7 +85,7 @@ class ExactEngine:
 
     def score_all(self, queries: Sequence[Tensor], memory_mb: int = 256) -> Tensor:
         """Every score, [B, N] float32 in document order; -inf for a document without vectors."""
-        check_queries(queries, self.vectors.shape[1])
+        check_queries(queries, self.dim)
         result = np.full((len(queries), len(self.ids)), -np.inf, np.float32)
         row = 0
         for batch in _batches(queries, memory_mb):
@@ -92,39 +103,73 @@ class ExactEngine:
         self, queries: Sequence[Tensor], documents: Tensor, memory_mb: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Documents in order, as many at a time as memory allows: their positions [n] and scores [B, n]."""
-        flat_QE = torch.cat([q.to(self.vectors.device, torch.float32) for q in queries])
-        owner_Q = torch.repeat_interleave(torch.tensor([len(q) for q in queries])).to(flat_QE.device)
+        lengths = [len(q) for q in queries]
+        queries_QE = widened(torch.cat([q.to(self.vectors.device, torch.float32) for q in queries]))
         # A chunk holds its vectors [t, E] as stored and as float32, their products with the queries [t, Q] and at most
         # as many maxima.
-        room = max(1, memory_mb * 2**20 // 4 // (2 * len(flat_QE) + 2 * flat_QE.shape[1]))
+        room = max(1, memory_mb * 2**20 // 4 // (2 * len(queries_QE) + 2 * queries_QE.shape[1]))
         ends = self.lengths[documents].cumsum(0)
         start, used = 0, 0
         while start < len(documents):
             stop = max(start + 1, int(torch.searchsorted(ends, used + room, right=True)))
             chunk = documents[start:stop]
-            best_nQ = self._best(chunk, flat_QE)
-            scores_nB = best_nQ.new_zeros(len(chunk), len(queries)).index_add_(1, owner_Q, best_nQ)
+            best_nQ = self._best(chunk, queries_QE)[:, : sum(lengths)]
+            scores_nB = sums(best_nQ, lengths)
             yield chunk.numpy(), scores_nB.T.cpu().numpy()
             start, used = stop, int(ends[stop - 1])
 
-    def _best(self, chunk: Tensor, flat_QE: Tensor) -> Tensor:
+    def _best(self, chunk: Tensor, queries_QE: Tensor) -> Tensor:
         """The best dot product of each query vector among each document's vectors, [n, Q] float32."""
-        best_nQ = flat_QE.new_empty(len(chunk), len(flat_QE))
+        best_nQ = queries_QE.new_empty(len(chunk), len(queries_QE))
         lengths = self.lengths[chunk]
         for length in lengths.unique().tolist():
             same = (lengths == length).nonzero().squeeze(1)
             rows = (self.starts[chunk[same]][:, None] + torch.arange(length)).flatten()
-            products = self._products(rows.to(self.vectors.device), flat_QE)
+            products = self._products(rows.to(self.vectors.device), queries_QE)
             if len(same) == len(chunk) and length == 1:
                 return products  # single-vector models: nothing to choose from, nothing to copy
             best_nQ[same.to(best_nQ.device)] = products.view(len(same), length, -1).amax(1)
         return best_nQ
 
-    def _products(self, rows: Tensor, flat_QE: Tensor) -> Tensor:
+    def _products(self, rows: Tensor, queries_QE: Tensor) -> Tensor:
         """Dot products of document vectors `rows` [t] with all query vectors, [t, Q] float32."""
+        rows_t = padded(rows)
         if isinstance(self.vectors, Tensor):
-            return self.vectors[rows].float() @ flat_QE.T
-        return self.vectors.products(rows, flat_QE)
+            products_tQ = wide(self.vectors[rows_t].float()) @ queries_QE.T
+        else:
+            products_tQ = self.vectors.products(rows_t, queries_QE)
+        return products_tQ[: len(rows)]
+
+
+def padded(rows: Tensor) -> Tensor:
+    """Numbers of rows [t], and the first of them again up to a multiple of STEP."""
+    extra = -len(rows) % STEP
+    return torch.cat([rows, rows[:1].expand(extra)]) if extra else rows
+
+
+def widened(queries_QE: Tensor) -> Tensor:
+    """Query vectors, and zeros after them where COLUMNS are more, as wide as `wide` makes documents."""
+    extra = max(0, COLUMNS - len(queries_QE))
+    return wide(F.pad(queries_QE, (0, 0, 0, extra)) if extra else queries_QE)
+
+
+def wide(vectors_tE: Tensor) -> Tensor:
+    """With zeros up to a multiple of WORD dimensions: a copy only where they are not that already."""
+    extra = -vectors_tE.shape[1] % WORD
+    return F.pad(vectors_tE, (0, extra)) if extra else vectors_tE
+
+
+def _wide8(vectors: Int8Vectors) -> Int8Vectors:
+    return Int8Vectors(wide(vectors.values), vectors.scales)
+
+
+def sums(best_nQ: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Sums over the vectors of each query, [n, B]: in one order on every device (index_add_ has none on CUDA)."""
+    if set(lengths) == {1}:
+        return best_nQ
+    if len(set(lengths)) == 1:
+        return best_nQ.reshape(len(best_nQ), len(lengths), -1).sum(2)
+    return torch.stack([own.sum(1) for own in best_nQ.split(list(lengths), 1)], 1)
 
 
 def check_search(queries: Sequence[Tensor], k: int, dim: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from colbertxm.engine.strings import distinct, equal
 from colbertxm.errors import UserError, nearest
 
 Wanted = Collection[str] | npt.NDArray[np.bool_] | Tensor
@@ -28,9 +29,9 @@ def documents(
     """
     chosen = np.ones(len(ids), bool)
     if lang is not None:
-        chosen &= np.fromiter((code == lang for code in langs), bool, len(langs))
+        chosen &= equal(langs, lang)
         if not chosen.any():
-            known = sorted(set(langs))
+            known = sorted(distinct(langs))
             raise UserError(
                 f"no passage in {lang!r} is indexed{nearest(lang, known)}; the index has {', '.join(known)}"
             )

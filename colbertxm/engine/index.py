@@ -12,11 +12,10 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +24,15 @@ from torch import Tensor
 from colbertxm.engine.codec import CODE_BYTES, Codec, Codes
 from colbertxm.engine.compressed import CompressedEngine, Part
 from colbertxm.engine.kernels import Array
-from colbertxm.engine.opening import COMPRESSED
-from colbertxm.engine.strings import Names, Strings, packed
-from colbertxm.errors import UserError
+from colbertxm.engine.lists import BLOCK, Lists
+from colbertxm.engine.lists import FILES as LISTS
+from colbertxm.engine.opening import COMPRESSED, checked_device
+from colbertxm.engine.seen import places
+from colbertxm.engine.strings import Names, Strings
 from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
+
+if TYPE_CHECKING:
+    from colbertxm.engine.torch_engine import TorchEngine
 
 CODEC = {"rows": "|i1", "row_scales": "<f4", "axes": "<f4", "back": "<f4", "deviations": "<f4", "widths": "<i8"}
 CODES = ("centroids", "scales", "fits", "codes", "means", "meanscales")  # the files of Codes, in its order
@@ -55,22 +59,6 @@ class Rows:
     texts: tuple[Array, Array]
     sureness: Array
 
-    @classmethod
-    def of(cls, documents: Sequence[Document], languages: list[str]) -> Rows:
-        """Of `documents`; languages that are new go to the end of `languages`."""
-        for document in documents:
-            if document.lang not in languages:
-                languages.append(document.lang)
-        if len(languages) > MAX_LANGS:
-            raise UserError(f"an index holds at most {MAX_LANGS} languages")
-        return cls(
-            np.cumsum([len(d.vectors) for d in documents], dtype=np.int64),
-            np.array([languages.index(d.lang) for d in documents], np.uint8),
-            packed([d.id for d in documents]),
-            packed([d.text for d in documents]),
-            np.array([np.nan if d.sure is None else d.sure for d in documents], np.float32),
-        )
-
     def arrays(self) -> dict[str, Array]:
         """By the names of their files."""
         (ids, id_ends), (texts, text_ends) = self.ids, self.texts
@@ -84,21 +72,6 @@ class Rows:
         """The rows of `arrays()`."""
         ids, texts = (arrays["ids"], arrays["idends"]), (arrays["texts"], arrays["textends"])
         return cls(arrays["ends"], arrays["langs"], ids, texts, arrays["sureness"])
-
-
-def check_documents(documents: Iterable[Document], dim: int | None, seen: set[str]) -> None:
-    """Raises UserError for a repeated id and for vectors that do not fit; `seen` grows by the ids."""
-    for document in documents:
-        if document.id in seen:
-            raise UserError(f"passage id {document.id!r} occurs twice: ids name passages, so make them distinct")
-        seen.add(document.id)
-        shape = list(document.vectors.shape)
-        if len(shape) != 2 or (dim is not None and shape[1] != dim):
-            raise UserError(
-                f"passage {document.id!r} has vectors of shape {shape}: all must be [vectors, {dim or 'E'}]"
-            )
-        if not torch.isfinite(document.vectors).all():
-            raise UserError(f"passage {document.id!r} has vectors that are not finite: the model's weights are damaged")
 
 
 def write_codec(folder: Path, codec: Codec) -> dict[str, Entry]:
@@ -116,9 +89,10 @@ def write_part(folder: Path, codes: Codes, rows: Rows) -> dict[str, Entry]:
 
 def content(
     codec: Codec, bits: int, languages: Sequence[str], parts: Sequence[Mapping[str, int]], meta: Mapping[str, Any],
-    error: float,
+    error: float, listed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the manifest says beside the files. `parts` have `passages`, `vectors` and `deleted` each."""
+    """What the manifest says beside the files. `parts` have `passages`, `vectors` and `deleted` each; the first
+    `listed` passages are in inverted lists."""
     return {
         "bits": bits,
         "dimensions": codec.dim,
@@ -126,6 +100,7 @@ def content(
         "languages": list(languages),
         "parts": [dict(part) for part in parts],
         "error": error,
+        "listed": listed,
         "meta": dict(meta),
     }
 
@@ -159,6 +134,9 @@ class CompressedIndex:
         self.codec = Codec.of(codec)
         self.parts = [self._part(number) for number in range(len(manifest["parts"]))]
         self.ids = Strings([(p["ids"], p["idends"]) for p in self.parts])
+        self.listed = int(manifest.get("listed", 0))
+        if not 0 <= self.listed <= len(self.ids):
+            raise damaged(self.folder / MANIFEST, COMPRESSED, f"lists {self.listed} passages and has {len(self.ids)}")
         self.texts = Strings([(p["texts"], p["textends"]) for p in self.parts])
         langs = np.concatenate([np.empty(0, np.uint8), *(p["langs"] for p in self.parts)])
         if len(langs) and int(langs.max()) >= len(manifest["languages"]):
@@ -178,9 +156,16 @@ class CompressedIndex:
         return self.codec.dim
 
     @property
-    def confidences(self) -> list[float | None]:
-        """How sure each passage's language is; None where it was not guessed."""
-        return [None if math.isnan(sure) else sure for part in self.parts for sure in part["sureness"].tolist()]
+    def guesses(self) -> dict[str, tuple[str, float]]:
+        """Languages that were guessed, and how sure that was, by passage id."""
+        sure = np.concatenate([np.empty(0, np.float32), *(part["sureness"] for part in self.parts)])
+        return {self.ids[n]: (self.langs[n], float(sure[n])) for n in np.flatnonzero(~np.isnan(sure)).tolist()}
+
+    def texts_of(self, ids: Collection[str]) -> dict[str, str]:
+        """The texts of passages that are there, by id: one pass over hashes of the ids, whose texts alone are read."""
+        pairs = [(part["ids"], part["idends"]) for part in self.parts]
+        flags = np.split(self.alive, np.cumsum([len(part["ends"]) for part in self.parts]))[: len(self.parts)]
+        return {name: self.texts[n] for name, n in places(pairs, flags, ids).items()}
 
     def _part(self, number: int) -> dict[str, Array]:
         about, files = self.manifest["parts"][number], self.manifest["files"]
@@ -210,7 +195,32 @@ class CompressedIndex:
         """The engine over this index. Wherever a file lies about a centroid, it must not read outside: all are
         compared with their number once."""
         parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
-        return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive)
+        return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive, lists=self.lists)
+
+    def engine_on(self, device: torch.device | str) -> CompressedEngine | TorchEngine:
+        """The engine that searches on `device`: the kernels on the CPU, else `TorchEngine`.
+        Raises UserError for a device that is not there or too small."""
+        from colbertxm.engine.torch_engine import TorchEngine
+
+        if checked_device(device).type == "cpu":
+            return self.engine
+        parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
+        return TorchEngine(self.codec, parts, self.ids, self.langs, self.alive, device)
+
+    @property
+    def lists(self) -> Lists | None:
+        """The inverted lists, where there are any."""
+        count, k = self.listed, len(self.codec.rows)
+        if not count:
+            return None
+        files, blocks = self.manifest["files"], -(-count // BLOCK)
+        begins = map_array(self.folder, COMPRESSED, files["lists-begins"], LISTS["begins"], (blocks + 1,))
+        shapes = {"documents": (int(begins[-1]),), "ends": (blocks, k), "sizes": (k,)}
+        arrays = {
+            name: map_array(self.folder, COMPRESSED, files[f"lists-{name}"], LISTS[name], shape)
+            for name, shape in shapes.items()
+        }
+        return Lists(begins=begins, count=count, **arrays)
 
     def _coded(self, number: int, arrays: dict[str, Array]) -> Part:
         if len(arrays["centroids"]) and int(arrays["centroids"].max()) >= len(self.codec.rows):

@@ -8,6 +8,7 @@ Why they look as they do (AVX2, 2026; nanoseconds in the docstrings are of that 
   maximum is one instruction a document vector. The table of 8,192 centroids is 256 kB and stays in the second cache.
 - `rerank` decodes two vectors at a time into 1 kB of the first cache and multiplies them there.
 - `encode` runs the Viterbi algorithm for WIDE vectors side by side: its transitions differ, the vectors' do not.
+- `walk_lists` keeps a block of 65,536 documents' sums and marks in the second cache, and a list entry in two bytes.
 - Threads are Python's (the loops hold no lock) and take whole documents or blocks of vectors; every sum has one order,
   so their number changes no bit. Numba's own threads would cost seconds of compiling.
 """
@@ -84,16 +85,17 @@ def _unpack(
     code: Array, places: Array, shifts: Array, masks: Array, tables: Array, table: Array, row: Array, words: Array,
     out: Array,
 ) -> None:  # fmt: skip
-    """One code [B] to its values [E]: table[tables + window of bits]; it stands in the three bytes from `places` on,
-    `shifts` from their end. `row` [B + 3] and `words` [B + 1] are room to work in, zeros at first. Unsigned numbers
-    of 32 bits throughout spare the checks for negative places (200 ns a vector; 310 with numpy's usual int64)."""
-    for b in range(len(code)):
+    """The first values of one code [B], as many as `out` has: table[tables + window of bits]; a window stands in the
+    three bytes from `places` on, `shifts` from their end. `words` [b + 1] and `row` [b + 3] are room to work in for
+    the first b bytes, zeros at first. Unsigned numbers of 32 bits throughout spare the checks for negative places (200
+    ns a vector; 310 with numpy's usual int64)."""
+    for b in range(len(words) - 1):
         row[b + 1] = code[b]  # a zero byte stays before, two behind
     for b in range(len(words)):
         words[b] = (
             (np.uint32(row[b]) << np.uint32(16)) | (np.uint32(row[b + 1]) << np.uint32(8)) | np.uint32(row[b + 2])
         )
-    for e in range(len(places)):
+    for e in range(len(out)):
         out[e] = table[np.uint32(tables[e] + ((words[places[e]] >> shifts[e]) & masks[e]))]
 
 
@@ -116,18 +118,40 @@ def _multiply(x: Array, y: Array, query: Array, sums_x: Array, sums_y: Array) ->
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
+def products(
+    rows: Array, scales: Array, query: Array, first: int, last: int, out: Array
+) -> None:  # pragma: no cover - compiled
+    """Products of centroids first to last, `rows` [K, E] int8 times `scales` [K, 1] float32, with LANES query vectors,
+    `query` [E * LANES], into `out` [K * LANES]. Torch is as fast, but wants the centroids in float32, and its threads
+    wait for more by turning in circles on the processors that the other loops need."""
+    dim = rows.shape[1]
+    x, y = np.empty(dim, np.float32), np.empty(dim, np.float32)
+    sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    for pair in range((last - first + 1) // 2):
+        c = first + 2 * pair
+        d = min(c + 1, last - 1)  # the last of an odd number stands beside itself
+        for e in range(dim):
+            x[e] = np.float32(rows[c, e])
+            y[e] = np.float32(rows[d, e])
+        _multiply(x, y, query, sums_x, sums_y)
+        for lane in range(LANES):
+            out[c * LANES + lane] = sums_x[lane] * scales[c, 0]
+            out[d * LANES + lane] = sums_y[lane] * scales[d, 0]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
 def rerank(
     documents: Array, starts: Array, ends: Array, query: Array, rotated: Array, centroid_scores: Array, used: int,
     centroids: Array, scales: Array, fits: Array, codes: Array, means: Array, mean_scales: Array,
     places: Array, shifts: Array, masks: Array, tables: Array, table: Array, scale_of: Array, fit_of: Array,
-    margin: np.float32, out: Array,
+    margin: np.float32, axes: int, size: int, out: Array,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """MaxSim of `documents` [n] from their codes, added to `out` [n] float32, for one block of LANES query vectors of
-    which the first `used` count: `query` and `rotated` [E * LANES] float32, the block as it is and in the codes' space,
-    and `centroid_scores` [K * LANES]."""
-    dim, size = len(places), codes.shape[1]
+    """MaxSim of `documents` [n] from their codes' first `axes` coordinates, which stand in the first `size` bytes,
+    added to `out` [n] float32, for one block of LANES query vectors of which the first `used` count: `query` and
+    `rotated` [E * LANES] float32, the block as it is and in the codes' space, and `centroid_scores` [K * LANES]."""
+    dim = len(places)
     row, words = np.zeros(size + 3, np.uint8), np.zeros(size + 1, np.uint32)
-    x, y, mean = np.empty(dim, np.float32), np.empty(dim, np.float32), np.empty(dim, np.float32)
+    x, y, mean = np.empty(axes, np.float32), np.empty(axes, np.float32), np.empty(dim, np.float32)
     # Made here, one by one: of arrays that it saw made, LLVM knows that they do not overlap (6 times as fast).
     sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     shift, best = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
@@ -154,7 +178,7 @@ def rerank(
             fit, slack, at = fit_of[fits[t]], margin * scale_of[scales[t]], np.int64(centroids[t]) * LANES
             above = np.int32(0)
             for lane in range(LANES):
-                above += np.int32(fit * (centroid_scores[at + lane] + shift[lane]) + slack > best[lane])
+                above += np.int32(fit * (centroid_scores[at + lane] + shift[lane]) + slack >= best[lane])
             if above > 0:
                 kept[count] = t
                 count += 1
@@ -178,6 +202,97 @@ def rerank(
         for lane in range(used):
             total += best[lane]
         out[i] += total
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_lists(
+    centroids: Array, starts: Array, ends: Array, begin: int, end: int, number: int, seen: Array, places: Array,
+    out: Array,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """Lists of documents by centroid: a part's documents from `begin` to `end`, of which the first has the number
+    `number` there, each once in the list of every centroid that it names. `places` [K] int64 move on; an empty `out`
+    uint16 is not written, so that places count. `seen` [K] int64: the last document in each list (-1)."""
+    for d in range(begin, end):
+        name = number + d - begin
+        for t in range(starts[d], ends[d]):
+            c = np.int64(centroids[t])
+            if seen[c] != name:
+                seen[c] = name
+                if len(out):
+                    out[places[c]] = np.uint16(name)
+                places[c] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def reach(table: Array, used: int, sizes: Array, wanted: int, floors: Array) -> None:  # pragma: no cover - compiled
+    """For each query vector the byte `floors` [LANES] from which on its centroids' lists, of `sizes` [K], hold at least
+    `wanted` entries together."""
+    counts = np.zeros(LANES * 256, np.int64)
+    flat = table.reshape(-1)
+    for c in range(len(sizes)):
+        size = np.int64(sizes[c])
+        for lane in range(LANES):
+            counts[lane * 256 + flat[c * LANES + lane]] += size
+    for lane in range(used):
+        total, byte = 0, 255
+        for step in range(255):
+            byte = 255 - step
+            total += counts[lane * 256 + byte]
+            if total >= wanted:
+                break
+        floors[lane] = byte
+
+
+@numba.njit(nogil=True, cache=True)
+def pick(table: Array, used: int, floors: Array, picked: Array, counts: Array) -> None:  # pragma: no cover - compiled
+    """The centroids of each query vector that reach its floor, best first: `picked` [LANES, K] int32, the first
+    `counts` [LANES] of each row."""
+    flat, levels = table.reshape(-1), np.zeros(257 * LANES, np.int64)
+    for turn in range(2):  # count, then place: a counting sort by byte
+        for c in range(len(table)):
+            above = np.int32(0)
+            for lane in range(LANES):
+                above += np.int32(flat[c * LANES + lane] >= floors[lane])
+            if above > 0:
+                for lane in range(used):
+                    byte = np.int64(flat[c * LANES + lane])
+                    if byte >= floors[lane]:
+                        if turn:
+                            picked[lane, levels[lane * 257 + byte + 1]] = c
+                            levels[lane * 257 + byte + 1] += 1
+                        else:
+                            levels[lane * 257 + byte] += 1
+        if turn == 0:
+            for lane in range(used):
+                total = 0
+                for step in range(256):  # where each byte's centroids begin, kept one place higher
+                    level = 255 - step
+                    held = levels[lane * 257 + level]
+                    levels[lane * 257 + level + 1] = total
+                    total += held
+                counts[lane] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def walk_lists(
+    table: Array, used: int, floors: Array, picked: Array, counts: Array, documents: Array, begins: Array, ends: Array,
+    sums: Array,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """`sums` [block] uint16 grows by what documents gain over the floors: for each query vector the best centroid whose
+    list names them (the lists are walked best first, so that is the first). A query vector that finds none of a
+    document's centroids adds nothing, as if its best stood just below the floor. The list of centroid c is
+    documents[begins[c]:ends[c]]."""
+    seen = np.zeros(len(sums), np.uint8)
+    for lane in range(used):
+        mark = np.uint8(lane + 1)
+        for i in range(counts[lane]):
+            c = picked[lane, i]
+            gain = np.uint16(table[c, lane] - floors[lane] + 1)
+            for at in range(max(begins[c], 0), min(ends[c], len(documents))):
+                d = documents[at]
+                if seen[d] != mark:
+                    seen[d] = mark
+                    sums[d] += gain
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)

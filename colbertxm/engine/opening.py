@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from colbertxm.engine.exact import ExactEngine
 from colbertxm.engine.store import Index, read_index, verify_index
+from colbertxm.errors import UserError
 from colbertxm.files import MANIFEST, Kind
 
 if TYPE_CHECKING:
+    from colbertxm.engine.compressed import CompressedEngine
     from colbertxm.engine.index import CompressedIndex
+    from colbertxm.engine.torch_engine import TorchEngine
 
 COMPRESSED = Kind("colbertxm-compressed-index", 1, "compressed index", "build the index again")
 
@@ -22,6 +28,33 @@ def open_index(folder: Path) -> Index | CompressedIndex:
     from colbertxm.engine.index import CompressedIndex
 
     return CompressedIndex(folder)
+
+
+def engine_on(index: Index | CompressedIndex, device: torch.device) -> ExactEngine | CompressedEngine | TorchEngine:
+    """The engine over an index that searches on `device`. Raises UserError where the device has no room for it."""
+    if device.type == "cpu":
+        return index.engine
+    if not isinstance(index, Index):
+        return index.engine_on(device)
+    try:
+        vectors = index.vectors.to(device)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the index takes {index.vectors.nbytes / 1e9:.1f} GB, which {device} has not free: search on the CPU "
+            "(device=cpu), or compress it (bits=4)"
+        ) from None
+    return ExactEngine(vectors, index.offsets, index.ids, index.langs)
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """`device` as torch knows it. Raises UserError for one that is misspelt or not there."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device = {str(device)!r} is not to be had ({reason}): give cpu, cuda or mps") from None
+    return found
 
 
 def verify(folder: Path) -> None:

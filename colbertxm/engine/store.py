@@ -19,7 +19,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -63,6 +63,17 @@ class Index:
     @property
     def dim(self) -> int:
         return self.vectors.shape[1]
+
+    @property
+    def guesses(self) -> dict[str, tuple[str, float]]:
+        """Languages that were guessed, and how sure that was, by passage id."""
+        all_ = zip(self.ids, self.langs, self.confidences, strict=True)
+        return {name: (lang, sure) for name, lang, sure in all_ if sure is not None}
+
+    def texts_of(self, ids: Collection[str]) -> dict[str, str]:
+        """The texts of passages that are there, by id."""
+        wanted = set(ids)
+        return {name: text for name, text in zip(self.ids, self.texts, strict=True) if name in wanted}
 
     @property
     def engine(self) -> ExactEngine:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from colbertxm.engine.kernels import Array
+Array = NDArray[Any]
 
 
 def packed(strings: Sequence[str]) -> tuple[Array, Array]:
@@ -15,6 +16,13 @@ def packed(strings: Sequence[str]) -> tuple[Array, Array]:
     raw = [string.encode("utf-8", "surrogatepass") for string in strings]
     ends = np.cumsum([len(r) for r in raw], dtype=np.int64) if raw else np.empty(0, np.int64)
     return np.frombuffer(b"".join(raw), np.uint8), ends
+
+
+def kept(pair: tuple[Array, Array], flags: Array) -> tuple[Array, Array]:
+    """Those of `packed` strings with their flag [N] set."""
+    raw, ends = pair
+    lengths = np.diff(ends, prepend=0)
+    return raw[np.repeat(flags, lengths)], np.cumsum(lengths[flags], dtype=np.int64)
 
 
 class _Lazy(Sequence[str]):
@@ -74,3 +82,19 @@ class Names(_Lazy):
     def __iter__(self) -> Iterator[str]:
         names = self.names
         return (names[i] for i in self.numbers.tolist())
+
+
+def distinct(names: Sequence[str]) -> set[str]:
+    """The names that occur."""
+    if isinstance(names, Names):
+        return {names.names[i] for i in np.flatnonzero(np.bincount(names.numbers)).tolist()}
+    return set(names)
+
+
+def equal(names: Sequence[str], name: str) -> NDArray[np.bool_]:
+    """Where `name` stands, [N]."""
+    if not isinstance(names, Names):
+        return np.fromiter((other == name for other in names), bool, len(names))
+    if name not in names.names:
+        return np.zeros(len(names), bool)
+    return np.asarray(names.numbers == list(names.names).index(name))

@@ -76,6 +76,11 @@ class Layout:
         self.places, self.shifts = at.astype(np.uint32), shift.astype(np.uint32)
         self.masks = ((1 << (self.widths + memory)) - 1).astype(np.uint32)
 
+    def room(self, axes: int) -> int:
+        """Bytes that the windows of the first `axes` coordinates reach into; with the bytes behind, if there are any,
+        that a reader of three at a time touches."""
+        return min(self.bytes, (int(self.widths[:axes].sum()) + 7) // 8 + 2)
+
     def encode(self, sample: Array, tables: Array, table: Array) -> Array:
         """Codes [T, bytes] uint8 of `sample` [T, E] float32."""
         sample = np.ascontiguousarray(sample, np.float32)

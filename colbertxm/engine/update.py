@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from colbertxm.engine.build import CHUNK, batches, encode_blocks
+from colbertxm.engine.chunks import chunks
 from colbertxm.engine.codec import Codes
-from colbertxm.engine.index import CompressedIndex, Document, Rows, check_documents, content, write_part
+from colbertxm.engine.index import CompressedIndex, Document, Rows, content, write_part
+from colbertxm.engine.join import PART
 from colbertxm.engine.kernels import Array
+from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
-from colbertxm.engine.strings import Strings, packed
+from colbertxm.engine.room import CHUNK
+from colbertxm.engine.sample import error_of
+from colbertxm.engine.seen import Seen, places
+from colbertxm.engine.strings import Strings, kept
 from colbertxm.errors import UserError, nearest
 from colbertxm.files import Entry, publish, write_array, writing
 
+HASHES = 2**23  # of added ids that are held, 64 MB; beyond, a repeated one is found at the end
+ALIKE = 1000  # ids compared with one that is not there
 DRIFT = 1.5  # times the error at building: the centroids then no longer fit
 
 
@@ -33,27 +40,24 @@ def add(folder: Path | str, documents: Iterable[Document], replace: bool = False
     folder = Path(folder)
     with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
-        languages = list(index.manifest["languages"])
-        place = _places(index)
-        gone: set[str] = set()
-        seen: set[str] = set()
+        languages, seen = list(index.manifest["languages"]), Seen(HASHES)
+        gone: list[int] = []
         files, about = _old(index)
         worst = 0.0
-        for batch in batches(documents):
-            check_documents(batch, index.codec.dim, seen)
-            known = [d.id for d in batch if d.id in place]
+        for chunk in chunks(documents, languages, lambda _: CHUNK, index.codec.dim):
+            seen.check(chunk.rows.ids)
+            known = _places(index, Strings([chunk.rows.ids]))
             if known and not replace:
-                raise UserError(f"passage id {known[0]!r} is in {folder} already: delete it first, or replace it")
-            gone.update(known)
-            rows = Rows.of(batch, languages)
-            vectors = torch.cat([d.vectors.to("cpu", torch.float16) for d in batch])
-            codes = encode_blocks(index.codec, vectors.numpy(), rows.ends)
-            offsets = torch.from_numpy(np.concatenate([[0], rows.ends]))
-            worst = max(worst, index.codec.error(codes, vectors, offsets))
-            written = write_part(folder, codes, rows)
+                raise UserError(f"passage id {min(known)!r} is in {folder} already: delete it first, or replace it")
+            gone += known.values()
+            codes, error = error_of(index.codec, chunk.vectors, chunk.rows.ends)
+            worst = max(worst, error)
+            written = write_part(folder, codes, chunk.rows)
+            seen.add(folder / written["ids"]["file"], folder / written["idends"]["file"])
             files |= {f"{len(about)}-{name}": entry for name, entry in written.items()}
-            about.append({"passages": len(batch), "vectors": len(vectors), "deleted": 0})
-        files, about = _without(folder, index, files, about, [place[name] for name in sorted(gone)])
+            about.append({"passages": len(chunk.rows.ends), "vectors": len(chunk.vectors), "deleted": 0})
+        seen.finish()
+        files, about = _without(folder, index, files, about, gone)
         _publish(folder, index, languages, about, files)
     times = worst / max(index.manifest["error"], 1e-6)
     if times > DRIFT:
@@ -72,19 +76,18 @@ def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
         raise UserError(f"ids = {ids!r} is one string: give a collection of passage ids, [{ids!r}]")
     with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
-        place = _places(index)
+        place = _places(index, ids)
         if missing := sorted(set(ids) - place.keys()):
-            raise UserError(
-                f"no passage {missing[0]!r} is in {folder}{nearest(missing[0], place)}: nothing was deleted"
-            )
+            near = nearest(missing[0], _alike(index, missing[0]))
+            raise UserError(f"no passage {missing[0]!r} is in {folder}{near}: nothing was deleted")
         files, about = _old(index)
-        files, about = _without(folder, index, files, about, [place[name] for name in set(ids)])
+        files, about = _without(folder, index, files, about, list(place.values()))
         _publish(folder, index, index.manifest["languages"], about, files)
     return CompressedIndex(folder)
 
 
 def compact(folder: Path | str) -> CompressedIndex:
-    """Write the index anew without what was deleted, in parts of CHUNK vectors; hits and scores stay the same."""
+    """Write the index anew without what was deleted, in parts of PART vectors; hits and scores stay the same."""
     folder = Path(folder)
     with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
@@ -94,7 +97,7 @@ def compact(folder: Path | str) -> CompressedIndex:
         for number, alive in enumerate(_by_part(index, index.alive)):
             waiting.append(_kept(index.parts[number], alive))
             held = sum(len(codes.centroids) for codes, _ in waiting)
-            if held >= CHUNK or number + 1 == len(index.parts):
+            if held >= PART or number + 1 == len(index.parts):
                 codes, rows = _joined(waiting)
                 if len(rows.ends):
                     written = write_part(folder, codes, rows)
@@ -105,9 +108,17 @@ def compact(folder: Path | str) -> CompressedIndex:
     return CompressedIndex(folder)
 
 
-def _places(index: CompressedIndex) -> dict[str, int]:
-    """Where each living passage stands, by id."""
-    return {name: n for n, name in enumerate(index.ids) if index.alive[n]}
+def _places(index: CompressedIndex, ids: Collection[str]) -> dict[str, int]:
+    """Where the living passages among `ids` stand."""
+    parts = [(part["ids"], part["idends"]) for part in index.parts]
+    return places(parts, _by_part(index, index.alive), ids)
+
+
+def _alike(index: CompressedIndex, name: str) -> list[str]:
+    """Living ids that begin or end as `name` does: a comparison with each of millions would take minutes."""
+    head, tail = name[: (len(name) + 1) // 2], name[len(name) // 2 :]
+    alive = zip(index.ids, index.alive.tolist(), strict=True)
+    return list(islice((id for id, lives in alive if lives and (id.startswith(head) or id.endswith(tail))), ALIKE))
 
 
 def _old(index: CompressedIndex) -> tuple[dict[str, Entry], list[dict[str, int]]]:
@@ -137,7 +148,10 @@ def _publish(
     folder: Path, index: CompressedIndex, languages: list[str], about: list[dict[str, int]], files: Mapping[str, Entry]
 ) -> None:
     old: dict[str, Any] = index.manifest
-    publish(folder, COMPRESSED, content(index.codec, old["bits"], languages, about, old["meta"], old["error"]), files)
+    before = old.get("listed", 0) if "lists-sizes" in files else 0
+    files, listed = with_lists(folder, files, about, before, len(index.codec.rows))
+    told = content(index.codec, old["bits"], languages, about, old["meta"], old["error"], listed)
+    publish(folder, COMPRESSED, told, files)
 
 
 def _kept(arrays: Mapping[str, Array], alive: Array) -> tuple[Codes, Rows]:
@@ -150,12 +164,8 @@ def _kept(arrays: Mapping[str, Array], alive: Array) -> tuple[Codes, Rows]:
         codes.centroids[vectors], codes.scales[vectors], codes.fits[vectors], codes.codes[vectors],
         codes.means[alive], codes.mean_scales[alive],
     )  # fmt: skip
-    ids, texts = (
-        packed([name for name, lives in zip(Strings([pair]), alive.tolist(), strict=True) if lives])
-        for pair in (rows.ids, rows.texts)
-    )
     ends = np.cumsum(lengths[alive], dtype=np.int64)
-    return some, Rows(ends, rows.langs[alive], ids, texts, rows.sureness[alive])
+    return some, Rows(ends, rows.langs[alive], kept(rows.ids, alive), kept(rows.texts, alive), rows.sureness[alive])
 
 
 def _joined(parts: list[tuple[Codes, Rows]]) -> tuple[Codes, Rows]:

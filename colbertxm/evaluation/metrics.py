@@ -1,27 +1,28 @@
-"""Retrieval measures, per query: RR@k, R@k, nDCG@k, Success@k.
+"""Retrieval measures, per query: those of `measures`, of a run in hits or in columns.
 
 The order of ranks decides and scores are never looked at, so ties stand as MS MARCO's evaluation script takes
-them: in the order of the run. (trec_eval and ir_measures sort by score and break ties by passage id; on a run
-with strictly decreasing scores, which `runs.write_run` insists on, all agree.)
+them: in the order of the run. trec_eval sorts by score and breaks ties by passage id, descending (ir_measures does too,
+but ascending for RR@k and Judged@k); on a run with strictly decreasing scores, which `runs.write_run` insists on, all
+agree, and on any other `columns.Run.as_trec_eval` gives trec_eval's figures.
 
-Shapes: Q queries, N relevant passages that were found, R relevant passages in all. Relevance of 0 or less is
-not relevant; any above 0 is, and is nDCG's gain.
+Shapes: Q queries, N judged passages that were found. Relevance of 0 or less is not relevant; any above 0 is, and is
+nDCG's gain.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
 
 from colbertxm.errors import UserError, nearest
+from colbertxm.evaluation.columns import Run, lookup, padded
+from colbertxm.evaluation.measures import Floats, Found, Ints, measure_of
 from colbertxm.records import Hit, Judgement
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 DEFAULT_MEASURES = ("RR@10", "R@100", "nDCG@10")
 
 
@@ -39,132 +40,100 @@ class Scores:
         return float(self.values[measure].mean())
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Where the relevant passages stand in the run, and all that there were to find.
-
-    query, rank, gain: [N], one entry per relevant passage in the run; `query` is a position in Q.
-    ideal_query, ideal_rank, ideal_gain: [R], all relevant passages, ranked best first within their query.
-    """
-
-    queries: int
-    query: Ints
-    rank: Ints
-    gain: Floats
-    ideal_query: Ints
-    ideal_rank: Ints
-    ideal_gain: Floats
-
-
-def reciprocal_rank(found: Found, k: int) -> Floats:
-    """[Q]: 1 / the rank of the first relevant passage, 0 where none stands among the first k."""
-    best = np.full(found.queries, np.inf)
-    top = found.rank <= k
-    np.minimum.at(best, found.query[top], found.rank[top])
-    return 1.0 / best
-
-
-def recall(found: Found, k: int) -> Floats:
-    """[Q]: relevant passages among the first k / all relevant passages."""
-    hits = np.bincount(found.query[found.rank <= k], minlength=found.queries)
-    relevant = np.bincount(found.ideal_query, minlength=found.queries)
-    return hits / np.maximum(relevant, 1)
-
-
-def ndcg(found: Found, k: int) -> Floats:
-    """[Q]: sum of gain / log2(rank + 1) over the first k, divided by that of the best possible order.
-
-    The gain is the relevance itself, as in trec_eval's ndcg_cut and ir_measures' nDCG@k, not 2^relevance - 1.
-    """
-    ideal = _discounted(found.ideal_query, found.ideal_rank, found.ideal_gain, k, found.queries)
-    return _discounted(found.query, found.rank, found.gain, k, found.queries) / np.where(ideal > 0, ideal, 1.0)
-
-
-def success(found: Found, k: int) -> Floats:
-    """[Q]: 1 where a relevant passage stands among the first k, otherwise 0."""
-    return (np.bincount(found.query[found.rank <= k], minlength=found.queries) > 0).astype(np.float64)
-
-
-_MEASURES: dict[str, Callable[[Found, int], Floats]] = {
-    "RR": reciprocal_rank,
-    "R": recall,
-    "nDCG": ndcg,
-    "Success": success,
-}
-_OTHER_NAMES = {
-    "mrr": "RR",
-    "rr": "RR",
-    "recall": "R",
-    "r": "R",
-    "ndcg": "nDCG",
-    "success": "Success",
-    "hit": "Success",
-}
-
-
 def evaluate(run: Iterable[Hit], qrels: Iterable[Judgement], measures: Sequence[str] = DEFAULT_MEASURES) -> Scores:
     """The measures of a run, per judged query, in the order in which the qrels first name the queries.
 
     A judged query without results, or without a relevant passage, counts as zero (as in trec_eval -c);
-    queries of the run without judgements are ignored. `hit.rank` is taken as it stands, from 1.
+    queries of the run without judgements are ignored. `hit.rank` is taken as it stands, from 1. A `Run` in columns
+    is measured without making its hits.
 
-    Raises UserError: unknown measure, no judgements, a pair judged twice, a rank below 1, or a passage or a
+    Raises UserError: unknown measure, no judgements, a pair judged twice, a rank below 1, or a judged passage or its
     rank that comes twice for a query (which would lift a measure above 1).
     """
-    asked = [(name, *_parse(name)) for name in measures]
-    relevant = relevant_by_query(qrels)
-    found = _find(run, relevant)
-    return Scores(tuple(relevant), {name: measure(found, k) for name, measure, k in asked})
-
-
-def _parse(name: str) -> tuple[Callable[[Found, int], Floats], int]:
-    match = re.fullmatch(r"([A-Za-z]+)@([1-9][0-9]{0,8})", name)
-    if match and match[1] in _MEASURES:
-        return _MEASURES[match[1]], int(match[2])
-    known = [f"{family}@{match[2] if match else 10}" for family in _MEASURES]
-    other = _OTHER_NAMES.get(match[1].lower()) if match else None
-    hint = f" (did you mean '{other}@{match[2]}'?)" if match and other else nearest(name, known)
-    raise UserError(f"unknown measure {name!r}{hint}; take {', '.join(_MEASURES)} with @ and a depth, as in RR@10")
+    asked = {name: measure_of(name) for name in measures}
+    judged = judged_by_query(qrels)
+    if isinstance(run, Run):
+        found = _find_in_columns(run, judged)
+    else:
+        needs_lengths = any(name.startswith("Judged") for name in measures)
+        hits = list(run) if needs_lengths else run
+        found = _find(hits, judged, _lengths(hits, judged) if needs_lengths else np.zeros(len(judged), np.int64))
+    return Scores(tuple(judged), {name: measure(found) for name, measure in asked.items()})
 
 
 def relevant_by_query(qrels: Iterable[Judgement]) -> dict[str, dict[str, int]]:
     """{query: {relevant passage: relevance}}; a query with none is there, with an empty dict."""
-    relevant: dict[str, dict[str, int]] = {}
-    seen: set[tuple[str, str]] = set()
+    return {
+        query_id: {passage_id: relevance for passage_id, relevance in passages.items() if relevance > 0}
+        for query_id, passages in judged_by_query(qrels).items()
+    }
+
+
+def judged_by_query(qrels: Iterable[Judgement]) -> dict[str, dict[str, int]]:
+    """{query: {judged passage: relevance}}. UserError for no judgements and for a pair judged twice."""
+    judged: dict[str, dict[str, int]] = {}
     for judgement in qrels:
-        pair = (judgement.query_id, judgement.passage_id)
-        if pair in seen:
-            raise UserError(f"qrels: {pair[0]} {pair[1]} is judged twice; keep one judgement")
-        seen.add(pair)
-        passages = relevant.setdefault(judgement.query_id, {})
-        if judgement.relevance > 0:
-            passages[judgement.passage_id] = judgement.relevance
-    if not relevant:
+        passages = judged.setdefault(judgement.query_id, {})
+        if judgement.passage_id in passages:
+            raise UserError(f"qrels: {judgement.query_id} {judgement.passage_id} is judged twice; keep one judgement")
+        passages[judgement.passage_id] = judgement.relevance
+    if not judged:
         raise UserError("there are no judgements to measure against; give qrels with at least one line")
-    return relevant
+    return judged
 
 
-def _find(run: Iterable[Hit], relevant: dict[str, dict[str, int]]) -> Found:
-    # Only relevant hits move a measure, a thousandth of a run: one lean pass drops the others.
+def _find(run: Iterable[Hit], judged: dict[str, dict[str, int]], lengths: Ints) -> Found:
+    # Only judged hits move a measure, a thousandth of a run: one lean pass drops the others.
     none: dict[str, int] = {}
-    of_query = relevant.get
+    of_query = judged.get
     hits = [hit for hit in run if hit.passage_id in of_query(hit.query_id, none)]
     _refuse_repeats(hits)
-    position = {query_id: number for number, query_id in enumerate(relevant)}
+    position = {query_id: number for number, query_id in enumerate(judged)}
+    query = np.array([position[hit.query_id] for hit in hits], dtype=np.int64)
+    rank = np.array([hit.rank for hit in hits], dtype=np.int64)
+    gain = np.array([judged[hit.query_id][hit.passage_id] for hit in hits], dtype=np.float64)
+    return _found(judged, query, rank, gain, lengths)
+
+
+def _lengths(hits: Iterable[Hit], judged: dict[str, dict[str, int]]) -> Ints:
+    counted = Counter(map(itemgetter(0), hits))
+    return np.array([counted[query_id] for query_id in judged], np.int64)
+
+
+def _find_in_columns(run: Run, judged: dict[str, dict[str, int]]) -> Found:
+    place = {query_id: number for number, query_id in enumerate(run.query_ids)}
+    in_run = np.array([place.get(query_id, -1) for query_id in judged], np.int64)
+    sizes = np.array([len(passages) for passages in judged.values()])
+    ids = padded(passage_id for passages in judged.values() for passage_id in passages)
+    rows, pairs = lookup(run, np.repeat(in_run, sizes), ids)
+    query = np.repeat(np.arange(len(judged)), sizes)[pairs]
+    rank = run.rank[rows]
+    if len(np.unique(pairs)) < len(pairs):
+        values, counts = np.unique(pairs, return_counts=True)
+        twice = ids[values[counts.argmax()]].decode()
+        raise UserError(f"run: passage {twice} comes twice for a query; keep the first")
+    gain = np.fromiter((relevance for passages in judged.values() for relevance in passages.values()), np.float64)
+    lengths = np.where(in_run >= 0, np.append(np.diff(run.bounds), 0)[in_run], 0)
+    return _found(judged, query, rank, gain[pairs], lengths)
+
+
+def _found(judged: dict[str, dict[str, int]], query: Ints, rank: Ints, gain: Floats, lengths: Ints) -> Found:
     ideal = [
-        (position[query_id], rank, gain)
-        for query_id, passages in relevant.items()
-        for rank, gain in enumerate(sorted(passages.values(), reverse=True), start=1)
+        (number, place, relevance)
+        for number, passages in enumerate(judged.values())
+        for place, relevance in enumerate(sorted((r for r in passages.values() if r > 0), reverse=True), start=1)
     ]
     ideal_query, ideal_rank, ideal_gain = zip(*ideal, strict=True) if ideal else ((), (), ())
+    order = np.lexsort((rank, query))
     return Found(
-        queries=len(relevant),
-        query=np.array([position[hit.query_id] for hit in hits], dtype=np.int64),
-        rank=np.array([hit.rank for hit in hits], dtype=np.int64),
-        gain=np.array([relevant[hit.query_id][hit.passage_id] for hit in hits], dtype=np.float64),
+        queries=len(judged),
+        query=query[order],
+        rank=rank[order],
+        gain=gain[order],
         ideal_query=np.array(ideal_query, dtype=np.int64),
         ideal_rank=np.array(ideal_rank, dtype=np.int64),
         ideal_gain=np.array(ideal_gain, dtype=np.float64),
+        lengths=lengths,
     )
 
 
@@ -181,9 +150,3 @@ def _refuse_repeats(hits: list[Hit]) -> None:
             raise UserError(f"run: query {hit.query_id}: rank {hit.rank} comes twice; make hits with `rank_hits`")
         passages.add(passage)
         ranks.add(rank)
-
-
-def _discounted(query: Ints, rank: Ints, gain: Floats, k: int, queries: int) -> Floats:
-    top = rank <= k
-    sums = np.bincount(query[top], weights=gain[top] / np.log2(rank[top] + 1), minlength=queries)
-    return sums.astype(np.float64)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbertxm.errors import UserError
-from colbertxm.evaluation.results import INTERVAL_MEASURE, replacing
+from colbertxm.evaluation.results import replacing
 from colbertxm.evaluation.tables import (
     MODEL_ORDER,
     Row,
     describe,
     digits,
+    interval_of,
     order_languages,
     order_models,
     rows_of,
@@ -36,7 +37,7 @@ _DARK_BELOW = 0.45  # where black and white text stand out from viridis alike
 
 
 def plot_languages(rows: Iterable[Row], path: str | Path, measure: str = "RR@10") -> None:
-    """A PNG: one line per language, one marker per model, bars for the 95% intervals (RR@10 has them).
+    """A PNG: one line per language, one marker per model, bars for the 95% intervals where rows have them.
 
     Languages are sorted by the trained model, best on top (by the last model where "trained" is absent).
     Raises UserError: no rows in one language, a measure that is absent, two rows for one language and model.
@@ -53,18 +54,18 @@ def plot_languages(rows: Iterable[Row], path: str | Path, measure: str = "RR@10"
         return (-value_of(row, measure) if row else math.inf, lang)
 
     languages = sorted({lang for lang, _ in cells}, key=height)
-    figure, axes = _figure(7.2, 1.6 + len(languages) * (0.1 + 0.062 * len(models)))
+    figure, axes = figure_of(7.2, 1.6 + len(languages) * (0.1 + 0.062 * len(models)))
     for number, model in enumerate(models):
         offset = (number - (len(models) - 1) / 2) * 0.74 / len(models)
         places = [
             (place + offset, cells[lang, model]) for place, lang in enumerate(languages) if (lang, model) in cells
         ]
-        _dots(axes, places, measure, model, _look(models)[model])
-    _dress(axes, languages, measure)
+        _dots(axes, places, measure, model, look(models)[model])
+    dress(axes, languages, measure)
     figure.legend(loc="outside upper center", ncols=min(len(models), 5), frameon=False, fontsize=9)
     note = f"queries and passages in the same language{_bars_note(rows, measure)}"
-    _caption(figure, f"{describe(rows)}\n{note}")
-    _save(figure, path)
+    caption(figure, f"{describe(rows)}\n{note}")
+    save(figure, path)
 
 
 def plot_matrix(rows: Iterable[Row], model: str, path: str | Path, measure: str = "RR@10") -> None:
@@ -81,7 +82,7 @@ def plot_matrix(rows: Iterable[Row], model: str, path: str | Path, measure: str 
     values = np.full((len(asked), len(searched)), np.nan)
     for (query_lang, passage_lang), row in cells.items():
         values[asked.index(query_lang), searched.index(passage_lang)] = value_of(row, measure)
-    figure, axes = _figure(2.0 + 0.44 * len(searched), 1.9 + 0.34 * len(asked))
+    figure, axes = figure_of(2.0 + 0.44 * len(searched), 1.9 + 0.34 * len(asked))
     image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
     for (line, column), value in np.ndenumerate(values):
         if np.isfinite(value):
@@ -94,8 +95,8 @@ def plot_matrix(rows: Iterable[Row], model: str, path: str | Path, measure: str 
     axes.set_title(f"{measure}, {model}", loc="left", fontsize=11)
     axes.set_facecolor("#eeeeee")
     figure.colorbar(image, ax=axes, label=measure, fraction=0.05, pad=0.02)
-    _caption(figure, f"{describe(rows)}; grey: not measured" if np.isnan(values).any() else describe(rows))
-    _save(figure, path)
+    caption(figure, f"{describe(rows)}; grey: not measured" if np.isnan(values).any() else describe(rows))
+    save(figure, path)
 
 
 def _by_place(rows: list[Row], first: str, second: str) -> dict[tuple[str, str], Row]:
@@ -108,7 +109,7 @@ def _by_place(rows: list[Row], first: str, second: str) -> dict[tuple[str, str],
     return cells
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def figure_of(width: float, height: float) -> tuple[Figure, Axes]:
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -119,31 +120,30 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _look(models: list[str]) -> dict[str, tuple[str, str]]:
+def look(models: list[str]) -> dict[str, tuple[str, str]]:
     """(colour, marker) of each model; the known ones keep theirs whichever others are in the picture."""
     others = [model for model in models if model not in MODEL_ORDER]
     numbers = {model: number for number, model in enumerate((*MODEL_ORDER, *others))}
-    return {
-        model: (_COLOURS[numbers[model] % len(_COLOURS)], _MARKERS[numbers[model] % len(_MARKERS)]) for model in models
-    }
+    looks = {}
+    for model in models:
+        turn, colour = divmod(numbers[model], len(_COLOURS))
+        looks[model] = (_COLOURS[colour], _MARKERS[(colour + turn) % len(_MARKERS)])  # a new pair, 64 times over
+    return looks
 
 
 def _dots(axes: Axes, places: list[tuple[float, Row]], measure: str, model: str, look: tuple[str, str]) -> None:
     values = [value_of(row, measure) for _, row in places]
     colour, marker = look
     heights = [height for height, _ in places]
-    if measure == INTERVAL_MEASURE and all("low" in row and "high" in row for _, row in places):
-        axes.hlines(
-            heights,
-            [row["low"] for _, row in places],
-            [row["high"] for _, row in places],
-            colour,
-            linewidth=1,
-        )
+    bars = [(height, *interval_of(row, measure)) for height, row in places]
+    known = [(height, low, high) for height, low, high in bars if low is not None and high is not None]
+    if known:
+        places_of, lows, highs = zip(*known, strict=True)
+        axes.hlines(places_of, lows, highs, colour, linewidth=1)
     axes.plot(values, heights, linestyle="none", marker=marker, color=colour, markersize=4.2, label=model)
 
 
-def _dress(axes: Axes, languages: list[str], measure: str) -> None:
+def dress(axes: Axes, languages: list[str], measure: str) -> None:
     for place in range(0, len(languages), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="#f4f4f4", linewidth=0, zorder=0)
     axes.set_yticks(range(len(languages)), languages)
@@ -156,14 +156,15 @@ def _dress(axes: Axes, languages: list[str], measure: str) -> None:
 
 
 def _bars_note(rows: list[Row], measure: str) -> str:
-    return "; bars: 95% bootstrap intervals over queries" if measure == INTERVAL_MEASURE and "low" in rows[0] else ""
+    known = interval_of(rows[0], measure)[0] is not None
+    return "; bars: 95% bootstrap intervals over queries" if known else ""
 
 
-def _caption(figure: Figure, text: str) -> None:
+def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color="#555555")
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Without the Software entry, which would name matplotlib's version in the file's bytes."""
     with replacing(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})

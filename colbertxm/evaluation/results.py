@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from colbertxm.errors import UserError, nearest
+from colbertxm.evaluation.measures import is_measure
 from colbertxm.evaluation.metrics import Scores
-from colbertxm.evaluation.significance import bootstrap_interval
+from colbertxm.evaluation.significance import bootstrap_intervals
 
 INTERVAL_MEASURE = "RR@10"  # the measure that a row's `low` and `high` belong to
 _TEXTS = ("model", "query_lang", "passage_lang")
@@ -50,7 +51,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def row(model: str, query_lang: str, passage_lang: str, scores: Scores, **extra: Any) -> dict[str, Any]:
-    """One line of the results: every measure's mean over the queries, and the 95% interval of RR@10.
+    """One line of the results: every measure's mean over the queries, and their 95% bootstrap intervals in `intervals`;
+    that of RR@10 is `low` and `high` too.
 
     Floats are rounded to six digits: beyond that a sum's last bits depend on the machine.
     `extra` (such as `collection="smart_home"`) follows as it is.
@@ -58,11 +60,13 @@ def row(model: str, query_lang: str, passage_lang: str, scores: Scores, **extra:
     """
     if INTERVAL_MEASURE not in scores.values:
         raise UserError(f"a result row needs {INTERVAL_MEASURE}: add it to the measures (have {list(scores.values)})")
-    low, high = bootstrap_interval(scores.values[INTERVAL_MEASURE])
+    intervals = bootstrap_intervals(scores.values)
+    low, high = intervals[INTERVAL_MEASURE]
     means = {measure: scores.mean(measure) for measure in scores.values}
     line: dict[str, Any] = {"model": model, "query_lang": query_lang, "passage_lang": passage_lang}
     line |= {**means, "low": low, "high": high}
     line["queries"] = len(scores.query_ids)
+    line["intervals"] = {name: [round(bound, 6) for bound in bounds] for name, bounds in intervals.items()}
     if clash := sorted(line.keys() & extra.keys()):
         raise ValueError(f"{clash} are columns of every row")
     line |= extra
@@ -134,10 +138,19 @@ def _fault(line: object) -> str | None:
     if not isinstance(queries, int) or isinstance(queries, bool) or queries < 0:
         return "has no count of 'queries'"
     for name, value in line.items():
-        is_number = name in ("low", "high") or "@" in name
-        if is_number and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
+        if (name in ("low", "high") or "@" in name or is_measure(name)) and not _is_number(value):
             return f"{name} is {value!r}, not a number"
+    intervals = line.get("intervals", {})
+    if not isinstance(intervals, dict):
+        return "has 'intervals' that are none"
+    for name, bounds in intervals.items():
+        if not isinstance(bounds, list) or len(bounds) != 2 or not all(map(_is_number, bounds)):
+            return f"the interval of {name} is {bounds!r}, not two numbers"
     return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def provenance(

@@ -1,7 +1,8 @@
-"""TREC runs and qrels on disk, and the making of a run's hits.
+"""Runs and qrels on disk, and the making of a run's hits.
 
-A run's line is `query Q0 passage rank score tag`, a line of qrels `query 0 passage relevance`, split on white
-space, UTF-8, packed where the name ends in `.gz`. The tools that read such files break ties by different
+A run's line is `query Q0 passage rank score tag`, or MS MARCO's `query passage rank`; a line of qrels `query 0 passage
+relevance`, or BEIR's `query-id corpus-id score` below that header; split on white space, UTF-8, packed where the name
+ends in `.gz` or `.zst`. The tools that read such files break ties by different
 rules (trec_eval by passage id descending, ir_measures' RR ascending, MS MARCO's script by rank), so what is
 written here has strictly decreasing scores, even after rounding to trec_eval's float32.
 
@@ -21,13 +22,21 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from colbertxm.data.formats.qrels import BEIR_HEADER
 from colbertxm.engine.ties import strictly_falling
-from colbertxm.errors import UserError
-from colbertxm.evaluation.trec import UNSOUND, finite, integer, read_columns, sound, write_blocks
+from colbertxm.errors import UserError, nearest
+from colbertxm.evaluation.columns import Run
+from colbertxm.evaluation.run_lines import read_lines
+from colbertxm.evaluation.trec import UNSOUND, integer, read_blocks, read_columns, sound, write_blocks
 from colbertxm.records import Hit, Judgement
 
 # Hit._make without its frame: columns become hits in a third of the time that calls of Hit would take.
+Layout = Callable[[Sequence[Hit], Sequence[float]], str]
+"""Neighbouring hits of one query, with the scores to write -> their lines."""
 _hit = cast(Callable[[tuple[str, str, int, float]], Hit], partial(tuple.__new__, Hit))
+QRELS_LAYOUTS = ("trec", "beir")
+TIES = ("rank", "trec")
+"""Who decides the order of hits with equal scores: their ranks, or trec_eval's rule."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -51,8 +60,9 @@ def rank_hits(query_id: str, passage_ids: Sequence[str], scores: npt.ArrayLike) 
     return list(map(_hit, zip(repeat(query_id), passage_ids, ranks, strictly_falling(values).tolist())))
 
 
-def write_run(path: str | Path, hits: Iterable[Hit], tag: str) -> None:
-    """Writes a run; `read_run` gives the same hits back, to the last bit of their scores.
+def write_run(path: str | Path, hits: Iterable[Hit], tag: str, layout: str = "trec") -> None:
+    """Writes a run; `read_run` gives the same hits back, to the last bit of their scores. `layout="msmarco"` writes
+    query, passage and rank alone.
 
     Raises UserError for an id with white space, ranks that do not count 1, 2, 3 within their query, scores
     that do not fall strictly in float32, and a passage that comes twice for a query; nothing is then written.
@@ -60,85 +70,104 @@ def write_run(path: str | Path, hits: Iterable[Hit], tag: str) -> None:
     path = Path(path)
     if not sound(tag):
         raise UserError(f"cannot write {path}: the tag {tag!r} is empty or has white space; name it anew")
-    write_blocks(path, _run_blocks(path, hits, tag))
+    if layout not in LAYOUTS:
+        raise UserError(f"layout={layout!r}{nearest(layout, LAYOUTS)}: take {' or '.join(LAYOUTS)}")
+    write_blocks(path, _run_blocks(path, hits, LAYOUTS[layout](tag)))
 
 
-def _run_blocks(path: Path, hits: Iterable[Hit], tag: str) -> Iterator[bytes]:
+def _run_blocks(path: Path, hits: Iterable[Hit], lines: Layout) -> Iterator[bytes]:
     """The lines of neighbouring hits of one query at a time; these are checked together, and only where that finds
     a fault one by one, to name it."""
     order = _Order()
     for query_id, neighbours in groupby(hits, key=attrgetter("query_id")):
         group = list(neighbours)
         scores = order.faultless(query_id, group)
-        yield from [_lines(group, scores, tag).encode()] if scores else _checked_lines(path, order, group, tag)
+        yield from [lines(group, scores).encode()] if scores else _checked_lines(path, order, group, lines)
 
 
-def _lines(group: Sequence[Hit], scores: Sequence[float], tag: str) -> str:
-    head, tail = f"{group[0].query_id} Q0 ", f" {tag}\n"
-    return "".join([f"{head}{hit[1]} {hit[2]} {score!r}{tail}" for hit, score in zip(group, scores, strict=True)])
+def _trec(tag: str) -> Layout:
+    def lines(group: Sequence[Hit], scores: Sequence[float]) -> str:
+        head, tail = f"{group[0].query_id} Q0 ", f" {tag}\n"
+        return "".join([f"{head}{hit[1]} {hit[2]} {score!r}{tail}" for hit, score in zip(group, scores, strict=True)])
+
+    return lines
 
 
-def _checked_lines(path: Path, order: _Order, group: Sequence[Hit], tag: str) -> Iterator[bytes]:
+def _msmarco(tag: str) -> Layout:
+    return lambda group, scores: "".join([f"{hit[0]}\t{hit[1]}\t{hit[2]}\n" for hit in group])
+
+
+LAYOUTS: dict[str, Callable[[str], Layout]] = {"trec": _trec, "msmarco": _msmarco}
+
+
+def _checked_lines(path: Path, order: _Order, group: Sequence[Hit], lines: Layout) -> Iterator[bytes]:
     for hit in group:
         _check_ids(path, hit)
         score = float(hit.score)
         fault = order.written_fault(hit.query_id, hit.passage_id, hit.rank, score)
         if fault:
             raise UserError(f"cannot write {path}: query {hit.query_id}: {fault}; make hits with `rank_hits`")
-        yield _lines([hit], [score], tag).encode()
+        yield lines([hit], [score]).encode()
 
 
-def read_run(path: str | Path) -> list[Hit]:
-    """The hits of a run, grouped by query (in the order in which the queries first come), in rank order.
+def read_run(path: str | Path, ties: str = "rank") -> list[Hit]:
+    """The hits of `load_run`, as a list."""
+    return list(load_run(path, ties))
 
-    Ranks are counted anew from 1: some tools start at 0, some leave gaps. A query's lines must stand in rank
-    order, without a rising score (equal ones are taken; the order of ranks decides).
 
-    Raises UserError with file and line: columns other than six, rank or score not a number, a score that is
-    not finite, order broken, a passage that comes twice for a query, white space inside an id, not UTF-8, bad
-    gzip.
+def load_run(path: str | Path, ties: str = "rank") -> Run:
+    """A run in TREC's six columns or MS MARCO's three (`query passage rank`; minus the rank then stands for the
+    score), grouped by query (in the order in which the queries first come), best first.
+
+    `ties="rank"`: ranks decide. They are counted anew from 1: some tools start at 0, some leave gaps. A query's lines
+    must stand in rank order, without a rising score (equal ones are taken). `ties="trec"`: scores decide, then ids,
+    as in trec_eval, whatever the ranks.
+
+    Raises UserError with file and line: another number of columns, rank or score not a number, a score that is not
+    finite, order broken, a passage that comes twice for a query, white space inside an id, not UTF-8, damaged gzip.
     """
+    if ties not in TIES:
+        raise UserError(f"ties={ties!r}{nearest(ties, TIES)}: take {' or '.join(TIES)}")
+    lines = read_lines(path)
+    return lines.by_rank() if ties == "rank" else lines.by_score()
+
+
+def write_qrels(path: str | Path, judgements: Iterable[Judgement], layout: str = "trec") -> None:
+    """Writes judgements as given, in TREC's columns or, with `layout="beir"`, in BEIR's. Raises UserError for an id
+    with white space or a pair judged twice."""
     path = Path(path)
-    order = _Order()
-    by_query: dict[str, list[Hit]] = {}
-    for number, columns in read_columns(path, 6, "query Q0 passage rank score tag"):
-        query_id, _, passage_id, rank_text, score_text, _ = columns
-        rank, score = integer(rank_text), finite(score_text)
-        if rank is None:
-            raise UserError(f"{path}, line {number}: rank {rank_text!r} is not an integer")
-        if score is None:
-            raise UserError(f"{path}, line {number}: score {score_text!r} is not a finite number")
-        fault = order.read_fault(query_id, passage_id, rank, score)
-        if fault:
-            raise UserError(f"{path}, line {number}: query {query_id}: {fault}")
-        hits = by_query.setdefault(query_id, [])
-        hits.append(Hit(hits[0].query_id if hits else query_id, passage_id, len(hits) + 1, score))
-    return [hit for hits in by_query.values() for hit in hits]
+    if layout not in QRELS_LAYOUTS:
+        raise UserError(f"layout={layout!r}{nearest(layout, QRELS_LAYOUTS)}: take {' or '.join(QRELS_LAYOUTS)}")
+    write_blocks(path, _qrels_lines(path, judgements, layout == "beir"))
 
 
-def write_qrels(path: str | Path, judgements: Iterable[Judgement]) -> None:
-    """Writes judgements as given. Raises UserError for an id with white space or a pair judged twice."""
-    path = Path(path)
-    write_blocks(path, _qrels_lines(path, judgements))
-
-
-def _qrels_lines(path: Path, judgements: Iterable[Judgement]) -> Iterator[bytes]:
+def _qrels_lines(path: Path, judgements: Iterable[Judgement], beir: bool) -> Iterator[bytes]:
     seen: set[tuple[str, str]] = set()
+    if beir:
+        yield "\t".join(BEIR_HEADER).encode() + b"\n"
     for judgement in judgements:
         _check_ids(path, judgement)
         pair = (judgement.query_id, judgement.passage_id)
         if pair in seen:
             raise UserError(f"cannot write {path}: {' '.join(pair)} is judged twice; keep one judgement")
         seen.add(pair)
-        yield f"{judgement.query_id} 0 {judgement.passage_id} {int(judgement.relevance)}\n".encode()
+        middle = "\t" if beir else " 0 "
+        end = "\t" if beir else " "
+        yield f"{judgement.query_id}{middle}{judgement.passage_id}{end}{int(judgement.relevance)}\n".encode()
 
 
 def read_qrels(path: str | Path) -> list[Judgement]:
-    """Judgements in the file's order. Raises UserError with file and line for anything else than qrels."""
+    """Judgements in the file's order: TREC's and MS MARCO's four columns, or BEIR's three below their header. Raises
+    UserError with file and line for anything else."""
     path = Path(path)
     judgements: list[Judgement] = []
     seen: set[tuple[str, str]] = set()
-    for number, (query_id, _, passage_id, text) in read_columns(path, 4, "query 0 passage relevance"):
+    beir = _has_header(path)
+    layout = (3, "query-id corpus-id score") if beir else (4, "query 0 passage relevance")
+    for number, columns in read_columns(path, *layout):
+        if number == 1 and beir:
+            continue
+        query_id, passage_id, text = columns[0], columns[-2], columns[-1]
         relevance = integer(text)
         if relevance is None:
             raise UserError(f"{path}, line {number}: relevance {text!r} is not an integer")
@@ -149,21 +178,19 @@ def read_qrels(path: str | Path) -> list[Judgement]:
     return judgements
 
 
+def _has_header(path: Path) -> bool:
+    """Whether the first line is BEIR's."""
+    for _, block in read_blocks(path):
+        return block.split(b"\n", 1)[0].split() == [word.encode() for word in BEIR_HEADER]
+    return False
+
+
 class _Order:
     """What a query's lines owe one another: each passage once, ranks that rise, scores that fall."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[str]] = {}
         self._last: dict[str, tuple[int, float]] = {}
-
-    def read_fault(self, query_id: str, passage_id: str, rank: int, score: float) -> str | None:
-        last_rank, last_score = self._last.get(query_id, (-math.inf, math.inf))
-        self._last[query_id] = (rank, score)
-        if rank <= last_rank:
-            return f"rank {rank} comes after rank {last_rank}; sort the file by query and rank"
-        if score > last_score:
-            return f"the score rises from {last_score} to {score} at rank {rank}; make both follow one order"
-        return self._twice(query_id, passage_id)
 
     def faultless(self, query_id: str, hits: Sequence[Hit]) -> list[float] | None:
         """The scores of a query's next hits if nothing is wrong with them and their ids. Otherwise None, and then

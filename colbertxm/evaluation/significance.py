@@ -41,13 +41,26 @@ def bootstrap_interval(
 
     ValueError for no values, NaN, or a confidence outside (0, 1).
     """
-    values = _values(values)
-    if samples * len(values) <= 2 * _CHUNK:
-        means = values[_bootstrap_draws(samples, len(values), seed)].mean(axis=1)
+    return bootstrap_intervals({"": values}, confidence, samples, seed)[""]
+
+
+def bootstrap_intervals(
+    values: Mapping[str, npt.ArrayLike], confidence: float = 0.95, samples: int = SAMPLES, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap_interval` of several measures of the same queries, [Q] each: each drawn once for all of them."""
+    if not values:
+        return {}
+    columns = [_values(measure) for measure in values.values()]
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError(f"values of the same queries, not of {[len(column) for column in columns]}")
+    stacked = np.stack(columns, axis=1)
+    queries = len(stacked)
+    if samples * queries <= 2 * _CHUNK:
+        means = _bootstrap_counts(samples, queries, seed) @ stacked / queries
     else:
         rng = np.random.default_rng(seed)
-        means = _sampled(samples, len(values), lambda size: values[_draw(rng, size, len(values))].mean(axis=1))
-    return _percentiles(means, confidence)
+        means = _sampled(samples, queries, lambda size: _multiplicities(rng, size, queries) @ stacked / queries)
+    return {name: _percentiles(means[:, place], confidence) for place, name in enumerate(values)}
 
 
 def paired_randomisation(a: npt.ArrayLike, b: npt.ArrayLike, samples: int = SAMPLES, seed: int = 0) -> float:
@@ -99,6 +112,48 @@ def macro_difference(
     means = _sampled(samples, len(sums), lambda size: _macro_means(_multiplicities(rng, size, len(sums)), sums, counts))
     low, high = _percentiles(means, confidence)
     return Difference(float(shares.sum()), low, high, _sign_flip(shares, samples, np.random.default_rng(seed)))
+
+
+def macro_interval(
+    values: Mapping[str, npt.ArrayLike],
+    clusters: Mapping[str, Sequence[str]],
+    confidence: float = 0.95,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean, low and high of the macro-average over languages, from the cluster bootstrap of `macro_difference`."""
+    nothing = {lang: np.zeros(len(_values(found))) for lang, found in values.items()}
+    sums, counts = _by_cluster(values, nothing, clusters)
+    rng = np.random.default_rng(seed)
+    means = _sampled(samples, len(sums), lambda size: _macro_means(_multiplicities(rng, size, len(sums)), sums, counts))
+    mean = float((sums / counts.sum(axis=0)).sum(axis=0).mean())
+    return mean, *_percentiles(means, confidence)
+
+
+def unpaired_difference(
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95, samples: int = SAMPLES, seed: int = 0
+) -> Difference:
+    """mean(a) - mean(b) of different queries [Q_a], [Q_b]: each side is drawn on its own for the interval, and p is
+    that of the permutation test, in which the queries change sides."""
+    first, second = _values(a), _values(b)
+    rng = np.random.default_rng(seed)
+    sizes = len(first), len(second)
+
+    def drawn(size: int) -> Floats:
+        return first[_draw(rng, size, sizes[0])].mean(axis=1) - second[_draw(rng, size, sizes[1])].mean(axis=1)
+
+    low, high = _percentiles(_sampled(samples, max(sizes), drawn), confidence)
+    difference = float(first.mean() - second.mean())
+    together = np.concatenate([first, second])
+
+    def permuted(size: int) -> Floats:
+        places = rng.random((size, len(together))).argpartition(sizes[0] - 1, axis=1)[:, : sizes[0]]
+        chosen = together[places].sum(axis=1)
+        return np.abs(chosen / sizes[0] - (together.sum() - chosen) / sizes[1])
+
+    threshold = abs(difference) - 1e-12 * np.abs(together).max()
+    count = int((_sampled(samples, len(together), permuted) >= threshold).sum())
+    return Difference(difference, low, high, (count + 1) / (samples + 1))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -164,10 +219,9 @@ def _draw(rng: np.random.Generator, size: int, population: int) -> npt.NDArray[n
 
 
 @lru_cache(maxsize=1)  # collections have as many queries as the one before, more often than not
-def _bootstrap_draws(samples: int, population: int, seed: int) -> npt.NDArray[np.intp]:
+def _bootstrap_counts(samples: int, population: int, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
-    drawn = _sampled(samples, population, lambda size: _draw(rng, size, population))
-    return drawn.astype(np.intp)
+    return _sampled(samples, population, lambda size: _multiplicities(rng, size, population))
 
 
 def _multiplicities(rng: np.random.Generator, size: int, population: int) -> Floats:

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from colbertxm.errors import UserError, nearest
@@ -21,26 +21,30 @@ if TYPE_CHECKING:
 
 MODEL_ORDER = ("bm25", "untrained_single", "untrained", "untrained_no_prefix", "single_vector", "trained")
 TRAINED_ON = "en"
+USUAL = ("RR@10", "R@100", "nDCG@10")
 _LABEL_WIDTH = 16
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A measured mean, with its interval where there is one; `best` in its line. All None: not measured."""
+    """A measured mean, with its interval where there is one; `best` in its line; the `p` of its difference from what
+    the table's note names, and the `mark` where that is significant. All None: not measured."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     best: bool = False
+    p: float | None = None
+    mark: str = ""
 
     def text(self) -> str:
-        """`.746 [.721 .770]`, or `-`."""
+        """`.746† [.721 .770]`, or `-`."""
         if self.value is None:
             return "-"
         if self.low is None or self.high is None:
-            return digits(self.value)
-        return f"{digits(self.value)} [{digits(self.low)} {digits(self.high)}]"
+            return digits(self.value) + self.mark
+        return f"{digits(self.value)}{self.mark} [{digits(self.low)} {digits(self.high)}]"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Table:
     title: str
     columns: tuple[str, ...]
     lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+    note: str = ""
+    """What marks mean."""
 
     def markdown(self) -> str:
         """A GitHub table, the best of a line bold, with the title above it; ends in a newline."""
@@ -59,24 +65,22 @@ class Table:
             for name, cells in self.lines
         ]
         texts = ["| " + " | ".join(word.replace("|", "\\|") for word in line) + " |" for line in (*head, *body)]
-        return "\n".join([self.title, "", *texts, ""])
+        return "\n".join([self.title, "", *texts, "", *([self.note, ""] if self.note else [])])
 
     def csv(self) -> str:
-        """Unrounded, empty where not measured; `MODEL low`, `MODEL high` follow a column with intervals."""
-        with_interval = [
-            any(cells[place].low is not None for _, cells in self.lines) for place in range(len(self.columns) - 1)
+        """Unrounded, empty where not measured; `MODEL low`, `MODEL high` follow a column with intervals, `MODEL p` one
+        with tests."""
+        fields = [
+            [f for f in ("low", "high", "p") if any(getattr(cells[place], f) is not None for _, cells in self.lines)]
+            for place in range(len(self.columns) - 1)
         ]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        head = [self.columns[0]]
-        for name, wide in zip(self.columns[1:], with_interval, strict=True):
-            head += [name, f"{name} low", f"{name} high"] if wide else [name]
-        writer.writerow(head)
+        heads = ([name, *(f"{name} {f}" for f in more)] for name, more in zip(self.columns[1:], fields, strict=True))
+        writer.writerow([self.columns[0], *(name for head in heads for name in head)])
         for name, cells in self.lines:
-            line: list[object] = [name]
-            for cell, wide in zip(cells, with_interval, strict=True):
-                line += [cell.value, cell.low, cell.high] if wide else [cell.value]
-            writer.writerow(line)
+            values = ([cell.value, *(getattr(cell, f) for f in own)] for cell, own in zip(cells, fields, strict=True))
+            writer.writerow([name, *(value for group in values for value in group)])
         return text.getvalue()
 
     def terminal(self) -> RenderableType:
@@ -99,6 +103,8 @@ class _Terminal:
         for columns in self._blocks(options.max_width):
             yield self._block(columns)
             yield ""
+        if self.table.note:
+            yield Text(self.table.note + "\n", style="italic")
 
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns by number, as many in each block as the width takes; rich alone would cut their figures."""
@@ -142,7 +148,7 @@ def _head(name: str) -> str:
 def _short(cell: Cell) -> str:
     if cell.value is None or cell.low is None or cell.high is None:
         return cell.text()
-    return f"{digits(cell.value)} ±{digits((cell.high - cell.low) / 2)}"
+    return f"{digits(cell.value)}{cell.mark} ±{digits((cell.high - cell.low) / 2)}"
 
 
 def digits(value: float) -> str:
@@ -158,7 +164,7 @@ def monolingual_table(
 
     The training language comes first, the others in alphabetical order; then "mean of other languages"
     (without `trained_on`) and "mean of all", each language weighing the same. A model that misses a language
-    of the table gets no mean, because it would not be comparable. Intervals exist for RR@10 only.
+    of the table gets no mean, because it would not be comparable. Intervals stand where the rows have them.
     Raises UserError: nothing measured in one language, a measure the rows lack, two rows for one cell.
     """
     rows = [row for row in rows if row["query_lang"] == row["passage_lang"]]
@@ -214,9 +220,31 @@ def order_languages(codes: Iterable[str], trained_on: str = TRAINED_ON) -> list[
 def value_of(row: Row, measure: str) -> float:
     """A row's value; UserError, with the nearest measure, where the row lacks it."""
     if measure not in row:
-        known = [name for name in row if "@" in name]
+        known = measures_of([row])
         raise UserError(f"the results hold no {measure}{nearest(measure, known)}; there are {', '.join(known)}")
     return float(row[measure])
+
+
+def measures_of(rows: Iterable[Row]) -> list[str]:
+    """The measures that the rows have, each once: the collection's official ones first, which rows may name, then the
+    others in the order of RR@10, R@100, nDCG@10 and the alphabet."""
+    rows = list(rows)
+    named = dict.fromkeys(name for row in rows for name in str(row.get("official", "")).split())
+    found = {name for row in rows for name, value in row.items() if _is_figure(name, value)}
+    usual = [name for name in USUAL if name in found]
+    return list(dict.fromkeys([*(name for name in named if name in found), *usual, *sorted(found)]))
+
+
+def _is_figure(name: str, value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and ("@" in name or (isinstance(value, float) and name not in ("low", "high")))
+
+
+def interval_of(row: Row, measure: str) -> tuple[float | None, float | None]:
+    """The 95% interval of a row's value; (None, None) where the row has none. `low` and `high` belong to RR@10,
+    those of other measures stand in `intervals`."""
+    low, high = row.get("intervals", {}).get(measure, (None, None))
+    return (row.get("low"), row.get("high")) if low is None and measure == INTERVAL_MEASURE else (low, high)
 
 
 def describe(rows: Iterable[Row]) -> str:
@@ -238,8 +266,7 @@ def _cells(
         where = place(row)
         if where in cells:
             raise UserError(f"two results for {' and '.join(where)}: give the rows of one collection and one run")
-        bounds = intervals and measure == INTERVAL_MEASURE
-        low, high = (row.get("low"), row.get("high")) if bounds else (None, None)
+        low, high = interval_of(row, measure) if intervals else (None, None)
         cells[where] = Cell(value_of(row, measure), low, high)
     return cells
 
@@ -255,10 +282,7 @@ def _mark_best(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     if len(printed) < 2:
         return cells
     top = max(printed, key=float)
-    return tuple(
-        Cell(cell.value, cell.low, cell.high, best=cell.value is not None and digits(cell.value) == top)
-        for cell in cells
-    )
+    return tuple(replace(cell, best=cell.value is not None and digits(cell.value) == top) for cell in cells)
 
 
 def _is_mean(name: str) -> bool:

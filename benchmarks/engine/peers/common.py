@@ -82,10 +82,14 @@ def load(folder: Path, dtype: type = np.float32) -> Corpus:
     return Corpus(vectors, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), tokens)
 
 
-def queries(folder: Path, count: int) -> np.ndarray:
-    """The first queries, [count, Q, E] float32."""
+def queries(folder: Path, count: int) -> list[np.ndarray]:
+    """The first queries, each [Q, E] float32. One array [queries, Q, E], or where their lengths stand beside it
+    (query-lengths.npy) all of them end to end."""
     name = "q.npy" if (folder / "q.npy").is_file() else "queries.npy"
-    return np.ascontiguousarray(np.load(folder / name)[:count], dtype=np.float32)
+    vectors = np.ascontiguousarray(np.load(folder / name), dtype=np.float32)
+    if (folder / "query-lengths.npy").is_file():
+        return np.split(vectors, np.cumsum(np.load(folder / "query-lengths.npy"))[:-1])[:count]
+    return list(vectors[:count])
 
 
 def memory_mb(field: str) -> float:

@@ -29,9 +29,12 @@ def load_asked(settings: Mapping[str, Any]) -> Loaded:
 
 def request_of(settings: Mapping[str, Any]) -> Request:
     """What the settings ask of the collection."""
-    paths = {key: Path(settings[key]) for key in ("folder", "corpus", "queries", "qrels") if settings[key] is not None}
-    lists = {key: list(settings[key]) for key in ("langs", "subsets") if settings[key] is not None}
-    return Request(**paths, **lists, **{key: settings[key] for key in ("split", "cross", "sample", "seed", "context")})
+    given: dict[str, Any] = {key: settings[key] for key in ("split", "cross", "sample", "seed", "context")}
+    for key, kind in (("folder", Path), ("corpus", Path), ("queries", Path), ("qrels", Path), ("langs", list),
+                      ("subsets", list)):  # fmt: skip
+        if settings[key] is not None:
+            given[key] = kind(settings[key])
+    return Request(**given)
 
 
 def print_collections() -> None:

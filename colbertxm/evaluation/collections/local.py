@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from colbertxm.data import lazy
 from colbertxm.data.collection import Collection
 from colbertxm.data.corpus import read_corpus
 from colbertxm.data.formats.detect import detect
@@ -13,7 +14,7 @@ from colbertxm.data.formats.jsonl import read_texts_jsonl
 from colbertxm.data.formats.lines import read_lines
 from colbertxm.data.formats.qrels import read_qrels
 from colbertxm.data.formats.tsv import read_queries
-from colbertxm.data.lazy import SMALL, StoredTexts, lacks, read_passages
+from colbertxm.data.lazy import StoredTexts, lacks, read_passages
 from colbertxm.errors import UserError
 from colbertxm.evaluation.collections.entry import Entry, Loaded, Request, judged, own_id, sampled
 from colbertxm.languages import language
@@ -47,7 +48,7 @@ def load_local(entry: Entry, request: Request) -> Loaded:
 
 def _corpus(path: Path, lang: str | None) -> Sequence[Text]:
     """A large corpus in one language is not held in memory."""
-    if lang is not None and _there(path).stat().st_size > SMALL and not _own_language(path):
+    if lang is not None and _there(path).stat().st_size > lazy.SMALL and not _own_language(path):
         return read_passages([path], lang)
     return _texts(path, lang, "corpus")
 

@@ -11,7 +11,7 @@ from colbertxm.data.formats.folders import MMARCO
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.collections import beir, home, local, squad, topics
 from colbertxm.evaluation.collections.entry import CROSS, Entry, Loaded, Request
-from colbertxm.evaluation.collections.remote import files_of, sources
+from colbertxm.evaluation.collections.remote import files_of
 from colbertxm.evaluation.collections.remote import home as cached
 from colbertxm.languages import LANGUAGES, OTHERS
 
@@ -89,7 +89,7 @@ XQUAD_R = Entry(
 )  # fmt: skip
 BEIR = Entry(
     "beir", "BEIR: English data sets of many domains", same("en"), ("nDCG@10", "R@100"), ("test", "dev"),
-    "of each data set; see its paper's table 8", "https://github.com/beir-cellar/beir", beir.load_beir, subsets=_BEIR,
+    "of each data set; BEIR's paper lists them", "https://github.com/beir-cellar/beir", beir.load_beir, subsets=_BEIR,
     queries=("topics/topics.beir-v1.0.0-{code}.{split}.tsv", "topics.beir-v1.0.0-{code}.{split}.tsv"),
     qrels=("qrels/qrels.beir-v1.0.0-{code}.{split}.txt", "qrels.beir-v1.0.0-{code}.{split}.txt"),
 )  # fmt: skip
@@ -164,7 +164,8 @@ def at_hand(entry: Entry) -> str:
         return "given by you"
     if entry.name == "smart_home":
         return "fetched at first use"
-    keys = list(dict.fromkeys(file.key for file in sources() if file.collection == entry.name and file.key != "*"))
     folder, split = cached(entry.name), entry.splits[0]
-    whole = [key for key in keys if all((folder / f.path).exists() for f in files_of(entry.name, [key], split))]
+    needs = {key: files_of(entry.name, [key], split) for key in entry.subsets or entry.languages}
+    known = {key: files for key, files in needs.items() if any(file.key == key for file in files)}
+    whole = [key for key, files in known.items() if all((folder / file.path).exists() for file in files)]
     return " ".join(whole) or "nothing yet"
