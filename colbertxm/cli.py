@@ -13,6 +13,7 @@ VERBS = {
     "index": "encode passages into a searchable folder",
     "search": "find passages for a query",
     "evaluate": "measure models and baselines in every language",
+    "reproduce": "the paper's rows: commands, published figures, what was measured",
     "report": "tables and pictures of measured results",
     "diagnose": "look closer: two runs, spreads, an index's recall, token matches",
     "push": "publish a model on the hub, with its card",

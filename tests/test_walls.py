@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
-ENTRY_POINTS = set("train pretrain index search evaluate report export diagnose serve push demo cli".split())
+ENTRY_POINTS = set("train pretrain index search evaluate report export diagnose reproduce serve push demo cli".split())
 # What entry points share:
 SHARED = {"entry", "schema", "stages", "baselines", "reporting", "launch", "diagnosing", "collecting"}
 FLOORS = [
