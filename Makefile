@@ -37,7 +37,7 @@ bench-loaders: setup ## our training loader beside datasets' streaming and PyLat
 bench-train: setup ## training beside PyLate and sentence-transformers, and its memory: 17 minutes, 15 GB
 	@$(PY) -m benchmarks.train.run $(ARGS)
 
-bench-engine: setup ## our search beside fast-plaid, tachiom, xtr-warp-rs and LanceDB: hours (PEERS= for ours alone: 4 minutes)
+bench-engine: setup ## our search beside fast-plaid, tachiom, xtr-warp-rs and LanceDB: hours (PEERS= for ours alone: minutes)
 	@$(PY) -m benchmarks.engine.run $(if $(filter undefined,$(origin PEERS)),,--peers "$(PEERS)") $(ARGS)
 
 bench-evaluation: setup ## measuring 6,980 queries x 1,000, and smart_home in 17 languages (ARGS='--only measure')

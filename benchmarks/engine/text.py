@@ -1,4 +1,4 @@
-"""Vectors of real text for `--vectors`: `python -m benchmarks.engine.text FOLDER` (ten minutes for 5,000 passages).
+"""Vectors of real text for `--vectors`: `python -m benchmarks.engine.text FOLDER` (minutes).
 
     python -m benchmarks.engine.text FOLDER                                    # smart_home: descriptions and titles
     python -m benchmarks.engine.text FOLDER --texts en=pairs.jsonl.gz de=xquad.de.json
