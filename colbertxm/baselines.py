@@ -26,7 +26,7 @@ UNTRAINED: dict[str, tuple[Pooling, bool]] = {
 }
 """Rows of the base as it is: its pooling, and whether MaxSim leaves out the prefix's vectors."""
 BASELINES = ("bm25", "bm25:full", "bm25:plain", *UNTRAINED)
-FAMILIES = ("mean:CHECKPOINT", "mean:untrained", "st:MODEL", "st:MODEL?prompts=e5")
+FAMILIES = ("mean:CHECKPOINT", "mean:untrained", "st:MODEL", "st:MODEL?e5")
 IN_DEMO = ("bm25", "untrained_single", "untrained")
 """What there is time for in ten minutes."""
 
@@ -39,14 +39,14 @@ def baseline(
         bm25, bm25:full, bm25:plain      tokens as `colbertxm.data.bm25_tokens` says
         untrained and its like           need the base model
         mean:CHECKPOINT, mean:untrained  a multi-vector model with the mean of its vectors in the place of MaxSim
-        st:MODEL, st:MODEL?prompts=e5    sentence-transformers, as `colbertxm.evaluation.baselines_st` says
+        st:MODEL, st:MODEL?e5    sentence-transformers, as `colbertxm.evaluation.baselines_st` says
 
     A checkpoint is read with the adapters of `languages` and with `lang_proxy`."""
     family, _, rest = name.partition(":")
     if name in ("bm25", "bm25:full", "bm25:plain"):
         return BM25System(rest or "best")
     if family == "st" and rest:
-        source, _, prompts = rest.partition("?prompts=")
+        source, _, prompts = rest.partition("?")
         return sentence_transformer(source, prompts or "own")
     if family == "mean" and rest in UNTRAINED and base is not None:
         return mean_pooling(base.retriever(*UNTRAINED[rest]))

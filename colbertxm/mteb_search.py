@@ -96,7 +96,7 @@ class MTEBSearch:
         found = {"bits": self.bits, "lang_proxy": dict(self.retriever.encoder.lang_proxy) or None}
         return {key: value for key, value in found.items() if value} or None
 
-    def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **_: Any) -> None:
+    def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **more: Any) -> None:
         """Make the corpus searchable, in the place of the one before."""
         lang = self.pair(task_metadata, hf_subset)[1]
         passages = [Text(str(row["id"]), passage_text(row), lang) for row in corpus]
@@ -121,7 +121,7 @@ class MTEBSearch:
         hf_subset: str,
         top_k: int,
         top_ranked: Mapping[str, Sequence[str]] | None = None,
-        **_: Any,
+        **more: Any,
     ) -> dict[str, dict[str, float]]:
         """{query id: {passage id: score}}, the best `top_k`, among `top_ranked` alone where a task reranks."""
         lang = self.pair(task_metadata, hf_subset)[0]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import language_words
 from torch import Tensor
 
-from colbertxm import baselines
+from colbertxm import baselines, entry
 from colbertxm.data.collection import Collection
 from colbertxm.errors import MissingExtra, UserError
 from colbertxm.evaluation.baselines import how
@@ -81,13 +81,13 @@ def test_rows_are_named_after_what_they_are(tmp_path: Path, monkeypatch: pytest.
     assert baselines.baseline_row("bm25:plain") == "bm25:plain"
     assert baselines.baseline_row("mean:untrained") == "untrained/mean"
     assert baselines.baseline_row("mean:me/model") == "me/model/mean"
-    assert baselines.baseline_row(f"st:{tmp_path}/mine?prompts=e5") == "st:mine?prompts=e5"
+    assert baselines.baseline_row(f"st:{tmp_path}/mine?e5") == "st:mine?e5"
     assert baselines.baseline_row("st:intfloat/e5") == "st:intfloat/e5"
     assert [n for n in ("bm25", "mean:untrained", "mean:x", "untrained") if baselines.needs_base(n)] == [
         "mean:untrained",
         "untrained",
     ]
-    with pytest.raises(UserError, match=r"'st:'.*there are bm25, bm25:full.*st:MODEL\?prompts=e5"):
+    with pytest.raises(UserError, match=r"'st:'; there are bm25, bm25:full.*st:MODEL\?e5"):
         baselines.baseline("st:", None)
 
 
@@ -95,8 +95,8 @@ def test_prompts_are_named_and_never_guessed() -> None:
     assert named_prompts("e5") == ("query: ", "passage: ") and named_prompts(("a", "b")) == ("a", "b")
     assert own_prompts({"query": "q: ", "document": "", "passage": "p: "}) == ("q: ", "p: ")
     assert own_prompts({}) == ("", "")
-    with pytest.raises(UserError, match=r"prompts='e6' is unknown; there are own, e5"):
-        sentence_transformer("anywhere", "e6")
+    with pytest.raises(UserError, match="prompts='nome' is unknown .did you mean 'none'"):
+        sentence_transformer("anywhere", "nome")
 
 
 def test_without_sentence_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +133,8 @@ def test_what_is_no_single_vector_model_is_refused(wheels: dict[str, Path], tmp_
     (tmp_path / "damaged" / "config_sentence_transformers.json").write_text("{")
     with pytest.raises(UserError, match="config_sentence_transformers.json is damaged"):
         sentence_transformer(str(tmp_path / "damaged"))
+
+
+def test_names_are_written_on_the_command_line_as_they_are() -> None:
+    names = ["bm25:plain", "mean:untrained", "mean:outputs/demo/trained/model", "st:intfloat/multilingual-e5-small?e5"]
+    assert list(entry.compose("evaluate", [f"baselines=[{','.join(names)}]"]).baselines) == names

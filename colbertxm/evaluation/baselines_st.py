@@ -1,4 +1,4 @@
-"""Any single-vector model of sentence-transformers as a system: `st:intfloat/multilingual-e5-small?prompts=e5`.
+"""Any single-vector model of sentence-transformers as a system: `st:intfloat/multilingual-e5-small?e5`.
 
 What stands before a text is named and never guessed: `own` takes the query's and the passage's prompts from the model's
 config_sentence_transformers.json (none where it has none), `e5` those of E5, which its config does not have, and `none`
