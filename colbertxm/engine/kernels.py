@@ -2,7 +2,8 @@
 
 Shapes: Q query vectors (padded to LANES), K centroids, N documents, T document vectors, E dimensions, B bytes a code.
 
-Why they look as they do (AVX2, 2026; nanoseconds in the docstrings are of that machine):
+Why they look as they do (AVX2, 2026). `python -m benchmarks.engine.loops` prints what each takes; what other forms took
+was measured while they were written, on one machine:
 - All loops whose trip count is the constant LANES become vector instructions without a remainder.
 - `interact` keeps the query's scores of the centroids as bytes, 32 a row: one row is one AVX2 register, and a running
   maximum is one instruction a document vector. The table of 8,192 centroids is 256 kB and stays in the second cache.
@@ -87,8 +88,8 @@ def _unpack(
 ) -> None:  # fmt: skip
     """The first values of one code [B], as many as `out` has: table[tables + window of bits]; a window stands in the
     three bytes from `places` on, `shifts` from their end. `words` [b + 1] and `row` [b + 3] are room to work in for
-    the first b bytes, zeros at first. Unsigned numbers of 32 bits throughout spare the checks for negative places (200
-    ns a vector; 310 with numpy's usual int64)."""
+    the first b bytes, zeros at first. Unsigned numbers of 32 bits throughout spare the checks for negative places (two
+    thirds of the time with numpy's usual int64)."""
     for b in range(len(words) - 1):
         row[b + 1] = code[b]  # a zero byte stays before, two behind
     for b in range(len(words)):
@@ -102,11 +103,11 @@ def _unpack(
 @numba.njit(nogil=True, cache=True, fastmath=FAST, inline="always")
 def _multiply(x: Array, y: Array, query: Array, sums_x: Array, sums_y: Array) -> None:
     """Products of two vectors [E] with LANES query vectors, `query` [E * LANES]: two vectors and four dimensions a step
-    is the one form of seven that LLVM keeps in registers (165 ns a vector, as torch's; the others 1,500 to 3,000)."""
+    is the one form of seven that LLVM keeps in registers (as fast as torch; the others take ten times as long)."""
     for lane in range(LANES):
         sums_x[lane] = 0
         sums_y[lane] = 0
-    for step in range(len(x) // 4):  # not range(0, len(x), 4): then LLVM fears negative places, and 1,700 ns
+    for step in range(len(x) // 4):  # not range(0, len(x), 4): then LLVM fears negative places: ten times as long
         e, at = 4 * step, 4 * LANES * step
         x0, x1, x2, x3 = x[e], x[e + 1], x[e + 2], x[e + 3]
         y0, y1, y2, y3 = y[e], y[e + 1], y[e + 2], y[e + 3]
