@@ -35,8 +35,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("growth")
     for documents in (25, 45):
         with pytest.raises(KeyboardInterrupt):
-            growth.grown(SHAPE, 2, 400, folder / "index", Killed(SHAPE, folder / "truth", documents))
-    growth.grown(SHAPE, 2, 400, folder / "index", growth.Stream(SHAPE, folder / "truth"))
+            growth.grown(SHAPE, 2, 500, folder / "index", Killed(SHAPE, folder / "truth", documents))
+    growth.grown(SHAPE, 2, 500, folder / "index", growth.Stream(SHAPE, folder / "truth"))
     return folder
 
 
@@ -106,7 +106,7 @@ def test_a_grown_index_is_that_of_the_folder_and_its_truth_too(grown: Path, fold
 def test_another_index_is_not_measured(grown: Path, tmp_path: Path) -> None:
     other = replace(SHAPE, seed=1)
     with pytest.raises(UserError, match="another index"):
-        growth.grown(other, 2, 400, grown / "index", growth.Stream(other, tmp_path / "truth"))
+        growth.grown(other, 2, 500, grown / "index", growth.Stream(other, tmp_path / "truth"))
     with pytest.raises(UserError, match="--budgets 64"):
         growth.options(["--budgets", "64,256"])
 
@@ -119,7 +119,7 @@ def test_growth_measures_what_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert narrow["documents"] == 120 and narrow["queries"] == 4 and narrow["bytes_per_vector"] > 37
     monkeypatch.setattr(growth, "build_index", None)  # it is there: nothing is built again
     shape = vectors.Shape(120, 4)
-    size = growth.grown(shape, 2, 400, tmp_path / "growth-120-2", growth.Stream(shape, tmp_path / "growth-120-truth-4"))
+    size = growth.grown(shape, 2, 500, tmp_path / "growth-120-2", growth.Stream(shape, tmp_path / "growth-120-truth-4"))
     assert size["cpu_seconds"] == narrow["build_cpu_s"] and size["documents"] == 120
     assert len(json.loads((tmp_path / "results" / "engine_growth.json").read_text())) == 2
 
