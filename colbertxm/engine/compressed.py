@@ -18,9 +18,11 @@ Decoding happens vector by vector in the first cache (colbertxm.engine.kernels).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -151,10 +153,11 @@ class CompressedEngine:
             raise UserError(f"budget = {budget} documents cannot give k = {k} hits: raise the budget")
         chosen = self._documents(lang, ids)
         threads = threads or torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            if len(queries) == 1:
-                return [self._one(queries[0], chosen, k, budget, threads, pool if threads > 1 else None)]
-            return list(pool.map(lambda query: self._one(query, chosen, k, budget, 1, None), queries))
+        if threads == 1:
+            return [self._one(query, chosen, k, budget, 1, None) for query in queries]
+        if len(queries) == 1:
+            return [self._one(queries[0], chosen, k, budget, threads, _pool(threads))]
+        return list(_pool(threads).map(lambda query: self._one(query, chosen, k, budget, 1, None), queries))
 
     def _documents(self, lang: str | None, ids: Wanted | None) -> Array:
         if lang is None and ids is None:
@@ -211,7 +214,10 @@ class CompressedEngine:
         low = scores.min()
         unit = np.float32(max((scores.max() - low) / 255, 1e-12))
         kernels.quantise(scores.reshape(k, LANES), used, low, unit, table)
-        return Block(flat, (self.codec.decoder @ columns).reshape(-1), scores, table, unit, used)
+        rotated = np.empty(self.codec.dim * LANES, np.float32)
+        ones = np.ones((self.codec.dim, 1), np.float32)
+        kernels.products(self.codec.decoder, ones, flat, 0, self.codec.dim, rotated)
+        return Block(flat, rotated, scores, table, unit, used)
 
     def _everywhere(
         self,
@@ -259,6 +265,15 @@ class CompressedEngine:
                 stage.margin, stage.axes, stage.bytes, score,
             )  # fmt: skip
         return score
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept from search to search: to start threads takes a third of a search."""
+    return ThreadPoolExecutor(threads, "colbertxm-search")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has the pools but not their threads
 
 
 def _spread(codec: Codec, axes: int) -> float:

@@ -123,8 +123,8 @@ def products(
     rows: Array, scales: Array, query: Array, first: int, last: int, out: Array
 ) -> None:  # pragma: no cover - compiled
     """Products of centroids first to last, `rows` [K, E] int8 times `scales` [K, 1] float32, with LANES query vectors,
-    `query` [E * LANES], into `out` [K * LANES]. Torch is as fast, but wants the centroids in float32, and its threads
-    wait for more by turning in circles on the processors that the other loops need."""
+    `query` [E * LANES], into `out` [K * LANES]. Torch and numpy are as fast, but want the centroids in float32, and
+    their threads wait for more by turning in circles on the processors that the other loops need."""
     dim = rows.shape[1]
     x, y = np.empty(dim, np.float32), np.empty(dim, np.float32)
     sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
