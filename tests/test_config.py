@@ -132,6 +132,11 @@ def readme_commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
 def test_readme_commands_compose_as_written(command: list[str]) -> None:
     verb, *arguments = command
+    if verb == "reproduce":  # rows and files, no settings
+        from colbertxm.reproduce import parser
+
+        assert parser().parse_args(arguments)
+        return
     if verb == "diagnose":
         from colbertxm.diagnose import as_text
 
