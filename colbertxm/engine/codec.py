@@ -59,6 +59,25 @@ class Codes:
         return cls(*(np.concatenate([getattr(piece, field.name) for piece in pieces]) for field in fields(cls)))
 
 
+@dataclass(frozen=True)
+class Windows:
+    """A layout's `places`, `shifts`, `masks`, and each coordinate's place in the `table` of values: [E] int32 each."""
+
+    places: Tensor
+    shifts: Tensor
+    masks: Tensor
+    tables: Tensor
+    table: Tensor
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Values [T, E] float32 of `codes` [T, B]: three bytes make a word, in which a coordinate's window of bits
+        stands."""
+        bytes_ = torch.nn.functional.pad(codes, (1, 2)).int()
+        words = (bytes_[:, :-2] << 16) | (bytes_[:, 1:-1] << 8) | bytes_[:, 2:]
+        windows = (words.index_select(1, self.places) >> self.shifts).bitwise_and_(self.masks).add_(self.tables)
+        return self.table.index_select(0, windows.flatten()).view(windows.shape)
+
+
 class Codec:
     """A fitted codec. `rows` [K, E] int8 times `row_scales` [K, 1] float32 are the centroids; `axes` [E, E] float32
     takes a residual to the codes' space (y = r @ axes), `back` [E, E] from it; `deviations` [E] is the size of each
@@ -135,17 +154,18 @@ class Codec:
         """The mean squared error of `codes` as `vectors` [T, E]."""
         return float((self.decode(codes, offsets) - vectors.float()).square().sum(1).mean())
 
+    def windows(self, device: torch.device | str) -> Windows:
+        """Where a code's values are found, on `device`."""
+        layout = self.layout
+        places, shifts, masks, tables = (
+            torch.from_numpy(array.astype(np.int32)).to(device)
+            for array in (layout.places, layout.shifts, layout.masks, self.tables)
+        )
+        return Windows(places, shifts, masks, tables, torch.from_numpy(self.table).to(device))
+
     def values(self, codes: Tensor) -> Tensor:
         """Values [T, E] float32 of `codes` [T, B], in torch alone: what the kernels do, readable, and on any device."""
-        device = codes.device
-        padded = torch.nn.functional.pad(codes, (1, 2)).long()
-        layout = self.layout
-        at, shift, masks, tables = (
-            torch.from_numpy(numbers.astype(np.int64)).to(device)
-            for numbers in (layout.places, layout.shifts, layout.masks, self.tables)
-        )
-        three = (padded[:, at] << 16) | (padded[:, at + 1] << 8) | padded[:, at + 2]
-        return torch.from_numpy(self.table).to(device)[((three >> shift) & masks) + tables]
+        return self.windows(codes.device).values(codes)
 
     def decode(self, codes: Codes, offsets: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The vectors [T, E] float32 that `codes` stand for."""

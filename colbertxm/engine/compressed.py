@@ -114,11 +114,7 @@ class CompressedEngine:
     ) -> None:  # fmt: skip
         """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all. `lists`
         of the first documents: searches of more than `lists.FROM` documents go through them."""
-        count = sum(len(part.starts) for part in parts)
-        if not count == len(ids) == len(langs):
-            raise UserError(
-                f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
-            )
+        check_names(parts, ids, langs)
         self.codec, self.ids, self.langs, self.lists = codec, ids, langs, lists
         self.look, self.whole = (
             Stage(axes, codec.layout.room(axes), np.float32(slack * _spread(codec, axes)))
@@ -148,9 +144,7 @@ class CompressedEngine:
         thread takes its own. Raises UserError for what the index cannot answer.
         """
         check_search(queries, k, self.codec.dim)
-        budget = max(BUDGET, PER_HIT * k) if budget is None else budget
-        if budget < k:
-            raise UserError(f"budget = {budget} documents cannot give k = {k} hits: raise the budget")
+        budget = budget_of(k, budget)
         chosen = self._documents(lang, ids)
         threads = threads or torch.get_num_threads()
         if threads == 1:
@@ -267,6 +261,22 @@ class CompressedEngine:
         return score
 
 
+def check_names(parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str]) -> None:
+    """Raises UserError unless each document of `parts` has an id and a language."""
+    count = sum(len(part.starts) for part in parts)
+    if not count == len(ids) == len(langs):
+        raise UserError(f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each")
+
+
+def budget_of(k: int, budget: int | None) -> int:
+    """How many documents are reranked for `k` hits: `budget`, or BUDGET, or PER_HIT times `k`. Raises UserError for
+    fewer than `k`."""
+    budget = max(BUDGET, PER_HIT * k) if budget is None else budget
+    if budget < k:
+        raise UserError(f"budget = {budget} documents cannot give k = {k} hits: raise the budget")
+    return budget
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Kept from search to search: to start threads takes a third of a search."""
@@ -279,5 +289,6 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has th
 def _spread(codec: Codec, axes: int) -> float:
     """The standard deviation of the product of a vector as centroids are with the first `axes` decoded coordinates of
     a residual of scale 1."""
-    some = codec.centroids[:: max(1, len(codec.rows) // 1024)]
+    step = max(1, len(codec.rows) // 1024)  # of the bytes: all centroids in float32 would be made for these few
+    some = torch.from_numpy(codec.rows[::step] * codec.row_scales[::step])
     return float((some @ torch.from_numpy(codec.decoder[:axes]).T).square().sum(1).mean().sqrt())

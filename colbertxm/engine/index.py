@@ -81,10 +81,20 @@ def write_codec(folder: Path, codec: Codec) -> dict[str, Entry]:
     }
 
 
+def write_codes(folder: Path, codes: Codes) -> dict[str, Entry]:
+    """The files of a part's codes in `folder`, by name."""
+    arrays = zip(CODES, vars(codes).values(), strict=True)
+    return {name: write_array(folder, name, array) for name, array in arrays}
+
+
+def write_rows(folder: Path, rows: Rows) -> dict[str, Entry]:
+    """The other files of a part in `folder`, by name."""
+    return {name: write_array(folder, name, array) for name, array in rows.arrays().items()}
+
+
 def write_part(folder: Path, codes: Codes, rows: Rows) -> dict[str, Entry]:
     """A part's files in `folder`, by name."""
-    arrays = {**dict(zip(CODES, vars(codes).values(), strict=True)), **rows.arrays()}
-    return {name: write_array(folder, name, array) for name, array in arrays.items()}
+    return {**write_codes(folder, codes), **write_rows(folder, rows)}
 
 
 def content(
@@ -163,9 +173,15 @@ class CompressedIndex:
 
     def texts_of(self, ids: Collection[str]) -> dict[str, str]:
         """The texts of passages that are there, by id: one pass over hashes of the ids, whose texts alone are read."""
-        pairs = [(part["ids"], part["idends"]) for part in self.parts]
-        flags = np.split(self.alive, np.cumsum([len(part["ends"]) for part in self.parts]))[: len(self.parts)]
-        return {name: self.texts[n] for name, n in places(pairs, flags, ids).items()}
+        return {name: self.texts[n] for name, n in self.places(ids).items()}
+
+    def places(self, ids: Collection[str]) -> dict[str, int]:
+        """Where the living passages among `ids` stand."""
+        return places([(part["ids"], part["idends"]) for part in self.parts], self.by_part(self.alive), ids)
+
+    def by_part(self, flags: Array) -> list[Array]:
+        """Flags of all passages, [N], as those of each part."""
+        return np.split(flags, np.cumsum([len(part["ends"]) for part in self.parts]))[: len(self.parts)]
 
     def _part(self, number: int) -> dict[str, Array]:
         about, files = self.manifest["parts"][number], self.manifest["files"]

@@ -93,18 +93,18 @@ def write_lists(folder: Path, parts: Sequence[Mapping[str, Array]], k: int) -> d
     """Write the lists of all documents of `parts` (their `centroids` and `ends`), in the memory of a few blocks."""
     bounds = np.cumsum([0, *(len(part["ends"]) for part in parts)]).tolist()
     blocks = [(first, min(first + BLOCK, bounds[-1])) for first in range(0, bounds[-1], BLOCK)]
-    ends = np.empty((len(blocks), k), np.uint32)
+    ends, sizes = np.empty((len(blocks), k), np.uint32), np.zeros(k, np.uint32)
     for block, (first, last) in enumerate(blocks):
         places = np.zeros(k, np.int64)
         _fill(parts, bounds, first, last, places, np.empty(0, np.uint16))
         ends[block] = np.cumsum(places)
+        sizes += places.astype(np.uint32)
     begins = np.concatenate([[0], np.cumsum(ends[:, -1], dtype=np.int64)])
     with tempfile.TemporaryFile(dir=folder) as file:
         documents = np.memmap(file, np.uint16, "w+", shape=(int(begins[-1]),))
         for block, (first, last) in enumerate(blocks):
             places = np.concatenate([[0], ends[block, :-1]]).astype(np.int64)
             _fill(parts, bounds, first, last, places, documents[begins[block] : begins[block + 1]])
-        sizes = np.diff(ends.astype(np.int64), prepend=0, axis=1).sum(0).astype(np.uint32)
         arrays: dict[str, Array] = {"documents": documents, "ends": ends, "begins": begins, "sizes": sizes}
         return {f"lists-{name}": write_array(folder, f"lists-{name}", array) for name, array in arrays.items()}
 

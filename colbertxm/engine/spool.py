@@ -23,9 +23,9 @@ import numpy as np
 
 from colbertxm.engine.chunks import Chunk, encode_blocks
 from colbertxm.engine.codec import Codec, Codes
-from colbertxm.engine.index import CODES, Rows, write_codec, write_part
+from colbertxm.engine.index import write_codec, write_codes, write_part, write_rows
 from colbertxm.engine.kernels import Array
-from colbertxm.files import Entry, put, write_array
+from colbertxm.files import Entry, put
 
 Record = dict[str, Any]
 """A chunk or part: `files`, `passages`, `vectors`, `dimensions`, and all `languages` so far."""
@@ -53,7 +53,7 @@ class Work:
             file.write(np.ascontiguousarray(chunk.vectors).reshape(-1).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
-        return self._record("chunk", number, chunk, self._rows(chunk.rows))
+        return self._record("chunk", number, chunk, write_rows(self.folder, chunk.rows))
 
     def spooled(self, number: int, dim: int) -> Callable[[int, int], Array]:
         """Reads vectors first to last of a chunk, [n, E] float16. Not mapped: pages of a map would count as ours."""
@@ -74,7 +74,7 @@ class Work:
         if not path.exists():
             ends = self.load(chunk, "ends")
             codes = encode_blocks(codec, self.spooled(number, chunk["dimensions"]), ends, progress)
-            write(path, {**chunk, "files": {**self._codes(codes), **chunk["files"]}})
+            write(path, {**chunk, "files": {**write_codes(self.folder, codes), **chunk["files"]}})
         else:
             progress(chunk["vectors"])
         self._vectors(number).unlink(missing_ok=True)
@@ -113,13 +113,6 @@ class Work:
 
     def _vectors(self, number: int) -> Path:
         return self.folder / f"chunk-{number:06}.bin"
-
-    def _rows(self, rows: Rows) -> dict[str, Entry]:
-        return {name: write_array(self.folder, name, array) for name, array in rows.arrays().items()}
-
-    def _codes(self, codes: Codes) -> dict[str, Entry]:
-        arrays = zip(CODES, vars(codes).values(), strict=True)
-        return {name: write_array(self.folder, name, array) for name, array in arrays}
 
 
 def discard(folder: Path) -> None:

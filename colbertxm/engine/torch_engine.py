@@ -11,7 +11,7 @@ First stage: products of queries with centroids, [K, Q], gathered by the vectors
 each document's rows. That is what `embedding_bag` does in one kernel, without ever writing the gathered [t, Q]: on a
 CPU 69 ns a vector and 32 query vectors, beside 136 for scatter_reduce, 164 for segment_reduce and 41 for documents
 sorted by length, which on a GPU would be a hundred small kernels. All documents are scanned: no inverted lists. Second
-stage: only what is reranked is decoded, piece by piece, windows of bits looked up in a table (as `Codec.values` does).
+stage: only what is reranked is decoded, piece by piece, windows of bits looked up in a table (codec.Windows).
 
 Beside the CPU's engine: that one rounds the first stage's table to bytes, asks inverted lists where there are many
 documents, looks at a part of the coordinates before it looks at all, and passes over vectors that are unlikely to win;
@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colbertxm.engine.codec import FITS, SCALES, Codec, Codes
-from colbertxm.engine.compressed import BUDGET, MEAN_WEIGHT, PER_HIT, Part
+from colbertxm.engine.compressed import MEAN_WEIGHT, Part, budget_of, check_names
 from colbertxm.engine.exact import check_search, padded, widened
 from colbertxm.engine.filters import Wanted, documents
 from colbertxm.engine.kernels import Array
@@ -84,11 +84,7 @@ class TorchEngine:
         self, codec: Codec, parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str], alive: Array | None = None,
         device: torch.device | str = "cuda", memory_mb: float = MEMORY_MB,
     ) -> None:  # fmt: skip
-        count = sum(len(part.starts) for part in parts)
-        if not count == len(ids) == len(langs):
-            raise UserError(
-                f"{count} documents, {len(ids)} ids, {len(langs)} languages: give each document one of each"
-            )
+        check_names(parts, ids, langs)
         self.codec, self.ids, self.langs = codec, ids, langs
         self.device = checked_device(device)
         self.memory = int(memory_mb * 2**20)
@@ -118,13 +114,10 @@ class TorchEngine:
         }
         self._offsets = torch.from_numpy(self.offsets).to(self.device)
         self._centroids = codec.centroids.to(self.device)
-        self._decoder, self._table, self._scales, self._fits = (
-            torch.from_numpy(np.array(array)).to(self.device) for array in (codec.decoder, codec.table, SCALES, FITS)
+        self._decoder, self._scales, self._fits = (
+            torch.from_numpy(np.array(array)).to(self.device) for array in (codec.decoder, SCALES, FITS)
         )
-        self._places, self._shifts, self._masks, self._tables = (
-            torch.from_numpy(numbers.astype(np.int32)).to(self.device)
-            for numbers in (layout.places, layout.shifts, layout.masks, codec.tables)
-        )
+        self._windows = codec.windows(self.device)
 
     @property
     def bytes(self) -> int:
@@ -143,9 +136,7 @@ class TorchEngine:
         """The best `k` documents of each query [Q, E], on whatever device: their ids and float32 scores, which fall
         strictly. Arguments and errors are those of `CompressedEngine.search`; `threads` does not count here."""
         check_search(queries, k, self.codec.dim)
-        budget = max(BUDGET, PER_HIT * k) if budget is None else budget
-        if budget < k:
-            raise UserError(f"budget = {budget} documents cannot give k = {k} hits: raise the budget")
+        budget = budget_of(k, budget)
         chosen = self._chosen(lang, ids)
         found = []
         with torch.no_grad(), _float32_products(self.device):
@@ -249,7 +240,7 @@ class TorchEngine:
         base = self._centroids.index_select(0, self._numbers(rows)) + means[owners]
         scale = self._scales.index_select(0, self._codes["scales"][rows].int())[:, None]
         fit = self._fits.index_select(0, self._codes["fits"][rows].int())[:, None]
-        values = self._values(self._codes["codes"][rows])
+        values = self._windows.values(self._codes["codes"][rows])
         products = (values @ rotated).mul_(scale).add_(base @ queries.T).mul_(fit)
         return best_of(products, torch.arange(count, dtype=torch.int32, device=self.device), local)
 
@@ -267,13 +258,6 @@ class TorchEngine:
         as signed ones."""
         numbers = self._codes["centroids"][rows]
         return numbers.int() & 0xFFFF if numbers.dtype == torch.int16 else numbers
-
-    def _values(self, codes: Tensor) -> Tensor:
-        """Values [t, E] of `codes` [t, C]: three bytes make a word, in which a coordinate's window of bits stands."""
-        bytes_ = F.pad(codes, (1, 2)).int()
-        words = (bytes_[:, :-2] << 16) | (bytes_[:, 1:-1] << 8) | bytes_[:, 2:]
-        windows = (words.index_select(1, self._places) >> self._shifts).bitwise_and_(self._masks).add_(self._tables)
-        return self._table.index_select(0, windows.flatten()).view(len(codes), -1)
 
 
 def best_of(table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from colbertxm.engine.kernels import MEMORY, PLAIN, Array, encode, unpack
+from colbertxm.engine.kernels import Array, unpack
+from colbertxm.engine.viterbi import MEMORY, PLAIN, encode
 
 ERRORS = (1.0, 0.3131, 0.0888, 0.0250, 0.0070, 0.0020, 0.00065, 0.000165, 0.000041)
 """Mean squared error on normal numbers, by bits a coordinate (tests measure them again)."""

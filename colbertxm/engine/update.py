@@ -23,7 +23,7 @@ from colbertxm.engine.lists import with_lists
 from colbertxm.engine.opening import COMPRESSED
 from colbertxm.engine.room import CHUNK
 from colbertxm.engine.sample import error_of
-from colbertxm.engine.seen import Seen, places
+from colbertxm.engine.seen import Seen
 from colbertxm.engine.strings import Strings, kept
 from colbertxm.errors import UserError, nearest
 from colbertxm.files import Entry, publish, write_array, writing
@@ -46,7 +46,7 @@ def add(folder: Path | str, documents: Iterable[Document], replace: bool = False
         worst = 0.0
         for chunk in chunks(documents, languages, lambda _: CHUNK, index.codec.dim):
             seen.check(chunk.rows.ids)
-            known = _places(index, Strings([chunk.rows.ids]))
+            known = index.places(Strings([chunk.rows.ids]))
             if known and not replace:
                 raise UserError(f"passage id {min(known)!r} is in {folder} already: delete it first, or replace it")
             gone += known.values()
@@ -76,7 +76,7 @@ def delete(folder: Path | str, ids: Collection[str]) -> CompressedIndex:
         raise UserError(f"ids = {ids!r} is one string: give a collection of passage ids, [{ids!r}]")
     with writing(folder, COMPRESSED):
         index = CompressedIndex(folder)
-        place = _places(index, ids)
+        place = index.places(ids)
         if missing := sorted(set(ids) - place.keys()):
             near = nearest(missing[0], _alike(index, missing[0]))
             raise UserError(f"no passage {missing[0]!r} is in {folder}{near}: nothing was deleted")
@@ -94,7 +94,7 @@ def compact(folder: Path | str) -> CompressedIndex:
         files = {name: entry for name, entry in index.manifest["files"].items() if name.startswith("codec-")}
         about: list[dict[str, int]] = []
         waiting: list[tuple[Codes, Rows]] = []
-        for number, alive in enumerate(_by_part(index, index.alive)):
+        for number, alive in enumerate(index.by_part(index.alive)):
             waiting.append(_kept(index.parts[number], alive))
             held = sum(len(codes.centroids) for codes, _ in waiting)
             if held >= PART or number + 1 == len(index.parts):
@@ -106,12 +106,6 @@ def compact(folder: Path | str) -> CompressedIndex:
                 waiting = []
         _publish(folder, index, index.manifest["languages"], about, files)
     return CompressedIndex(folder)
-
-
-def _places(index: CompressedIndex, ids: Collection[str]) -> dict[str, int]:
-    """Where the living passages among `ids` stand."""
-    parts = [(part["ids"], part["idends"]) for part in index.parts]
-    return places(parts, _by_part(index, index.alive), ids)
 
 
 def _alike(index: CompressedIndex, name: str) -> list[str]:
@@ -131,17 +125,12 @@ def _without(
     """The files and parts when the passages at `places` are flagged as deleted."""
     alive = index.alive.copy()
     alive[places] = False
-    for number, living in enumerate(_by_part(index, alive)):
+    for number, living in enumerate(index.by_part(alive)):
         deleted = int((~living).sum())
         if deleted != about[number]["deleted"]:
             files[f"{number}-deleted"] = write_array(folder, "deleted", ~living)
             about[number]["deleted"] = deleted
     return files, about
-
-
-def _by_part(index: CompressedIndex, alive: Array) -> list[Array]:
-    """Flags of all passages, [N], as those of each part."""
-    return np.split(alive, np.cumsum([len(part["ends"]) for part in index.parts]))[: len(index.parts)]
 
 
 def _publish(

@@ -50,12 +50,11 @@ def measure(
         about = {"collection": collection.name, "how": how(system, collection)}
         if collection.measures:
             about["official"] = " ".join(collection.measures)
-        if collection.passage_lang == Collection.MIXED:
-            biases = biases_of(collection, hits)
+        biases = biases_of(collection, hits) if collection.passage_lang == Collection.MIXED else {}
         places = measured.setdefault(collection.name, {})
         for query_lang, part in by_language(collection, scores).items():
             places[query_lang, collection.passage_lang] = part
-            own = {"bias": biases[query_lang]} if collection.passage_lang == Collection.MIXED else {}
+            own = {"bias": biases[query_lang]} if biases else {}
             rows.append(row(name, query_lang, collection.passage_lang, part, **about, **own))
         if progress is not None:
             progress(1)
