@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from colbertxm.errors import UserError
+from colbertxm.evaluation.results import write_text
 from colbertxm.records import Text
-from colbertxm.reporting import write_text
 from colbertxm.stages import index_folder, open_model, resolve_model, say, smart_home
 
 WIDTH = 140

@@ -16,7 +16,7 @@ from colbertxm.data.lazy import StoredTexts
 from colbertxm.evaluation.baselines import System
 from colbertxm.evaluation.compare import MEASURES, Measured, differences, gaps, measure
 from colbertxm.evaluation.plots import plot_languages, plot_matrix
-from colbertxm.evaluation.results import provenance, replacing, write_json
+from colbertxm.evaluation.results import provenance, write_json, write_text
 from colbertxm.evaluation.tables import Cell, Table, cross_lingual_matrix, monolingual_table, order_models, value_of
 from colbertxm.progress import progress
 from colbertxm.records import Hit
@@ -248,12 +248,6 @@ def print_bias(rows: Sequence[Mapping[str, Any]]) -> None:
             bias = row["bias"]
             print(f"  {row['model']:14} language bias among the first {bias['k']}: total variation "
                   f"{bias['total_variation']:.3f}")  # fmt: skip
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def slug(measure_name: str) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError
 from colbertxm.evaluation.results import INTERVAL_MEASURE, read_rows
 from colbertxm.evaluation.tables import Cell, Row, Table, measures_of
 
 LEVEL = 0.05
 MARK = "†"
-MIXED = "mixed"  # the passage language of a pool of all languages
 MEANS = {"mean of others": "mean of other languages"}
 Place = tuple[str, str, str, str]
 """Collection, model, query language, passage language."""
@@ -114,11 +114,11 @@ def _add_tests(found: Collected, path: Path, names: Mapping[str, str], collectio
 
 def one_language(rows: Iterable[Row]) -> list[Row]:
     """Rows with queries and passages in one language, and those of a language's queries over a mixed pool."""
-    rows = [row for row in rows if row["query_lang"] != MIXED]
+    rows = [row for row in rows if row["query_lang"] != Collection.MIXED]
     return [
-        {**row, "passage_lang": row["query_lang"]} if row["passage_lang"] == MIXED else row
+        {**row, "passage_lang": row["query_lang"]} if row["passage_lang"] == Collection.MIXED else row
         for row in rows
-        if row["passage_lang"] in (row["query_lang"], MIXED)
+        if row["passage_lang"] in (row["query_lang"], Collection.MIXED)
     ]
 
 

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.latex import latex
 from colbertxm.evaluation.plots import plot_languages, plot_matrix
 from colbertxm.evaluation.plots_report import Point, plot_energy, plot_scaling
 from colbertxm.evaluation.report_collect import Collected, marked, one_language
-from colbertxm.evaluation.results import replacing
+from colbertxm.evaluation.results import write_text
 from colbertxm.evaluation.tables import (
     TRAINED_ON,
     Row,
@@ -71,11 +72,11 @@ def write_collected(found: Collected, output: Path, costs: Mapping[str, Cost], m
         folder = output / prefix
         _tables(report, output, prefix, rows, names, found.tests.get(collection, {}), markdown, tex)
         _pictures(report, folder, collection, rows, names[0], costs)
-    write(
+    write_text(
         output / "report.md",
         "\n\n".join([*markdown, *(f"- {line}" for line in [*found.notes, *report.missing])]) + "\n",
     )
-    write(output / "report.tex", "\n".join(tex))
+    write_text(output / "report.tex", "\n".join(tex))
     return report
 
 
@@ -106,7 +107,7 @@ def _tables(
                 if not monolingual:
                     report.main.append(made[-1][1])
     for stem, table in made:
-        write(output / f"{prefix}{stem}.csv", table.csv())
+        write_text(output / f"{prefix}{stem}.csv", table.csv())
         report.tables[f"{prefix}{stem}"] = table
         markdown.append(table.markdown())
         tex.append(latex(table, f"tab:{stem}", intervals=len(table.columns) <= WIDE))
@@ -193,15 +194,9 @@ def _points(
 
 
 def _pooled(rows: Sequence[Row]) -> bool:
-    return any(row["passage_lang"] == "mixed" for row in rows)
+    return any(row["passage_lang"] == Collection.MIXED for row in rows)
 
 
 def slug(name: str) -> str:
     """A measure, model or collection as a part of a file name: RR@10 as rr10, smart_home/test as smart_home-test."""
     return re.sub(r"[^\w.+-]+", "-", name.replace("@", "").replace("/", "-")).strip("-").lower()
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

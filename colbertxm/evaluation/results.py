@@ -73,6 +73,12 @@ def row(model: str, query_lang: str, passage_lang: str, scores: Scores, **extra:
     return {name: round(float(value), 6) if isinstance(value, float) else value for name, value in line.items()}
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Writes `content` with sorted keys, two spaces of indent and a final newline; atomically.
 
