@@ -24,6 +24,9 @@ class Data:
     val_langs: list[str] | None = None
     val_sample: int | None = None
     folder: str | None = None
+    file: str | None = None
+    sample: int | None = None
+    per_source: int | None = None
     lang: str | None = None
     collection: str | None = None
     queries: str | None = None
