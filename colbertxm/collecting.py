@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.report_collect import Collected
-from colbertxm.evaluation.report_write import Cost, Report
+from colbertxm.evaluation.report_pictures import Cost
+from colbertxm.evaluation.report_write import Report
 from colbertxm.evaluation.tables import Table
 from colbertxm.training.logger import log_table
 from colbertxm.training_notes import cost_of, find_model
@@ -44,14 +44,15 @@ def costs(found: Collected, examples: Mapping[str, int] | None = None) -> dict[s
     return known
 
 
-def show_report(report: Report, found: Collected, output: Path) -> None:
-    """The main tables, where everything lies, and what is not there."""
+def show_report(report: Report, notes: Sequence[str] = (), short: bool = False) -> None:
+    """The main tables and where everything lies; unless `short`, also `notes` and which pictures have no data."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in report.main:
         console.print(table.terminal())
-    for line in (*found.notes, *report.missing):
+    for line in () if short else (*notes, *report.missing):
         print(f"  {line}")
-    print(f"report: {output / 'report.md'}  LaTeX: {output / 'report.tex'}  tables: {len(report.tables)} csv")
+    page = report.output / "report.md"
+    print(f"report: {page}  LaTeX: {page.with_suffix('.tex')}  tables: {len(report.tables)} csv")
     print("pictures: " + (" ".join(str(path) for path in report.pictures) or "none"))
 
 

@@ -21,7 +21,7 @@ def run(cfg: DictConfig) -> None:
     found = collect(files)
     output = Path(cfg.output) if cfg.output else files[0].parent if len(files) == 1 else Path("outputs/report")
     report = write_collected(found, output, costs(found, cfg.examples), cfg.measure)
-    show_report(report, found, output)
+    show_report(report, found.notes)
     logger = make_logger(output, cfg.logger.project, "report", cfg.logger.mode, {"results": [str(f) for f in files]})
     log_report(logger, report)
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from colbertxm.collecting import costs, show_report
 from colbertxm.data.collection import Collection
 from colbertxm.data.lazy import StoredTexts
 from colbertxm.evaluation.baselines import System
 from colbertxm.evaluation.compare import MEASURES, Measured, differences, gaps, measure
-from colbertxm.evaluation.plots import plot_languages, plot_matrix
-from colbertxm.evaluation.results import provenance, write_json, write_text
-from colbertxm.evaluation.tables import Cell, Table, cross_lingual_matrix, monolingual_table, order_models, value_of
+from colbertxm.evaluation.report_collect import collect
+from colbertxm.evaluation.report_write import write_collected
+from colbertxm.evaluation.results import provenance, write_json
 from colbertxm.progress import progress
 from colbertxm.records import Hit
 from colbertxm.retriever import Retriever
@@ -62,12 +61,8 @@ class Evaluation:
 
     def finish(self, config: Mapping[str, Any], seed: int, logger: Any) -> None:
         """Write everything, print the tables and the paired tests against the untrained base."""
-        with self.clock.phase("report"):
+        with self.clock.phase("paired tests"):
             compared, crossed = self._compared(), self._gaps()
-            write_report(self.rows, self.output)
-        print_differences(compared)
-        print_bias(self.rows)
-        print_gaps(crossed)
         results = {
             "seconds": {name: round(value, 2) for name, value in self.clock.seconds.items()},
             "peak_mb": round(peak_mb()),
@@ -77,6 +72,12 @@ class Evaluation:
             "provenance": provenance(config, seed, {}),
         }
         write_json(self.output / "results.json", results)
+        with self.clock.phase("report"):
+            found = collect([self.output / "results.json"])
+            show_report(write_collected(found, self.output, costs(found)), short=True)
+        print_differences(compared)
+        print_bias(self.rows)
+        print_gaps(crossed)
         log_table(logger, "results", self.rows)
         log_table(logger, "differences", compared)
         log_table(logger, "gaps", crossed)
@@ -137,93 +138,6 @@ class Indexed:
         return [hit for hits in self.retriever.search(collection.queries, k) for hit in hits]
 
 
-def write_report(rows: Sequence[dict[str, Any]], output: Path) -> None:
-    """Per-language tables of every measure and the cross-lingual matrices, as csv, markdown and PNG in `output`; the
-    tables of the main measure go to the terminal too. Several collections (BEIR's) make one table of a line each; the
-    queries over a mixed pool, a line a language."""
-    output.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    names = str(rows[0].get("official") or " ".join(MEASURES)).split() if rows else list(MEASURES)
-    one_language = [row for row in rows if row["query_lang"] == row["passage_lang"] != Collection.MIXED]
-    by_language = not _several(rows) and all(row["passage_lang"] != Collection.MIXED for row in rows)
-    markdown = []
-    for name in names:
-        stem, table = _table(rows, name)
-        write_text(output / f"{stem}_{slug(name)}.csv", table.csv())
-        markdown.append(table.markdown())
-        if name == names[0]:
-            console.print(table.terminal())
-    if by_language and len(one_language) < len(rows):
-        markdown += _matrices(rows, names[0], output, console)
-    write_text(output / "report.md", "\n\n".join(markdown) + "\n")
-    pictures = ""
-    if by_language and one_language:
-        plot_languages(rows, output / "languages.png", names[0])
-        pictures = f"  pictures: {output / 'languages.png'}"
-    print(f"report: {output / 'report.md'}{pictures}")
-
-
-def _table(rows: Sequence[dict[str, Any]], name: str) -> tuple[str, Table]:
-    """What its file is called after, and the table of one measure that suits these rows."""
-    pooled = [row for row in rows if row["passage_lang"] == Collection.MIXED]
-    if pooled and not _several(rows):
-        return "pool", pool_table(pooled, name)
-    if _several(rows) or all(row["query_lang"] != row["passage_lang"] for row in rows):
-        return "collections", collections_table(rows, name)
-    return "languages", monolingual_table(rows, name)
-
-
-def _several(rows: Sequence[dict[str, Any]]) -> bool:
-    return len({row.get("collection") for row in rows}) > 1
-
-
-def _matrices(rows: Sequence[dict[str, Any]], name: str, output: Path, console: Console) -> list[str]:
-    """Each model's query languages by passage languages; the last model's on the terminal."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    markdown = []
-    for model in models:
-        matrix = cross_lingual_matrix(rows, model, name)
-        write_text(output / f"cross_lingual_{model}.csv", matrix.csv())
-        markdown.append(matrix.markdown())
-        if model == models[-1]:
-            console.print(matrix.terminal())
-        plot_matrix(rows, model, output / f"cross_lingual_{model}.png", name)
-    return markdown
-
-
-def collections_table(rows: Sequence[dict[str, Any]], name: str) -> Table:
-    """One line per collection (and pair of languages where there are several), then their mean, as BEIR reports it."""
-    pairs = {(row["query_lang"], row["passage_lang"]) for row in rows}
-    languages = " {query_lang}-{passage_lang}" if len(pairs) > 1 else ""
-    named = [(f"{row.get('collection')}{languages.format(**row)}", row) for row in rows]
-    return _lines(named, name, "collection", f"{name} by collection", mean="mean of all")
-
-
-def pool_table(rows: Sequence[dict[str, Any]], name: str) -> Table:
-    """One line per language of the queries, all searching one pool; the last line is all queries together."""
-    ordered = sorted(rows, key=lambda row: (row["query_lang"] == Collection.MIXED, row["query_lang"]))
-    named = [("all queries" if r["query_lang"] == Collection.MIXED else r["query_lang"], r) for r in ordered]
-    title = f"{name}, queries of a language over one pool of passages in all languages, {rows[0].get('collection')}"
-    return _lines(named, name, "queries in", title)
-
-
-def _lines(named: Sequence[tuple[str, dict[str, Any]]], name: str, head: str, title: str, mean: str = "") -> Table:
-    models = order_models(row["model"] for _, row in named)
-    cells = {(line, row["model"]): Cell(value_of(row, name)) for line, row in named}
-    lines = list(dict.fromkeys(line for line, _ in named))
-    made = [(line, tuple(cells.get((line, model), Cell()) for model in models)) for line in lines]
-    if mean:
-        columns = [[cells.get((line, model), Cell()).value for line in lines] for model in models]
-        made.append((mean, tuple(_mean(values) for values in columns)))
-    return Table(title, (head, *models), tuple(made))
-
-
-def _mean(values: Sequence[float | None]) -> Cell:
-    """None where a model misses a line: it would not be comparable."""
-    known = [value for value in values if value is not None]
-    return Cell(round(sum(known) / len(known), 6)) if len(known) == len(values) else Cell()
-
-
 def print_differences(lines: Sequence[Mapping[str, Any]]) -> None:
     """English and the mean of the other languages, against the untrained base's raw MaxSim."""
     for line in lines:
@@ -248,11 +162,6 @@ def print_bias(rows: Sequence[Mapping[str, Any]]) -> None:
             bias = row["bias"]
             print(f"  {row['model']:14} language bias among the first {bias['k']}: total variation "
                   f"{bias['total_variation']:.3f}")  # fmt: skip
-
-
-def slug(measure_name: str) -> str:
-    """RR@10 as rr10, for file names."""
-    return measure_name.replace("@", "").lower()
 
 
 def peak_mb() -> float:

@@ -34,6 +34,7 @@ from colbertxm.model.lora import LoraSettings, add_lora
 from colbertxm.model.tokens import Tokens, TokenSettings
 from colbertxm.model.trunk import Trunk
 from colbertxm.model.xmod import Xmod
+from colbertxm.progress import progress
 from colbertxm.ranks import rank
 from colbertxm.records import Text, Triple
 from colbertxm.retriever import Retriever
@@ -137,7 +138,7 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
     retriever = base.retriever("multi", base.encoder.tokens.settings.skip_prefix)
     queries = [query for query, _ in data.pairs]
     passages = {passage.id: passage for _, passage in data.pairs}
-    retriever.add(list(passages.values()))
+    retriever.add(list(passages.values()), progress(len(passages), "hard negatives: passages"))
     hits = retriever.search(queries, k=2 * data.negatives_depth)
     ranked = [[(hit.passage_id, hit.score) for hit in found] for found in hits]
     found = mine(data.pairs, ranked, passages, data.negatives_depth)

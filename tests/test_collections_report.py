@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import WORDS
@@ -15,8 +16,15 @@ from test_collections import beir, squad, write
 from colbertxm.data import lazy
 from colbertxm.data.collection import Collection
 from colbertxm.evaluation.compare import depth, differences, find, measure
+from colbertxm.evaluation.report_collect import collect
+from colbertxm.evaluation.report_write import Report, write_collected
+from colbertxm.evaluation.results import write_json
 from colbertxm.records import Hit, Judgement, Text
-from colbertxm.reporting import write_report
+
+
+def write_report(rows: list[dict[str, Any]], folder: Path) -> Report:
+    write_json(folder / "results.json", {"rows": rows})
+    return write_collected(collect([folder / "results.json"]), folder, {})
 
 
 class Fixed:
@@ -44,7 +52,7 @@ def pair_of(lang: str, query_id: str) -> str:
 
 
 def test_a_pool_has_a_row_for_all_queries_and_one_a_language(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     rows, measured = measure("m", Fixed("p0", "p2", "p1"), [pool()], tmp_path)
     assert [(r["query_lang"], r["passage_lang"], r["queries"]) for r in rows] == [
@@ -52,10 +60,15 @@ def test_a_pool_has_a_row_for_all_queries_and_one_a_language(
     ]  # fmt: skip
     assert rows[0]["R@2"] == pytest.approx(0.75) and rows[1]["RR@10"] == pytest.approx(0.75)
     assert rows[0]["official"] == "R@2 RR@10" and rows[0]["collection"] == "x/pool"
-    write_report(rows, tmp_path)
+    report = write_report(rows, tmp_path)
     table = (tmp_path / "pool_r2.csv").read_text().splitlines()
-    assert table == ["queries in,m", "de,0.75", "en,0.75", "all queries,0.75"]
-    assert "over one pool" in capsys.readouterr().out and not list(tmp_path.glob("*.png"))
+    assert [line.split(",")[:2] for line in table] == [
+        ["queries in", "m"],
+        ["de", "0.75"],
+        ["en", "0.75"],
+        ["all queries", "0.75"],
+    ]
+    assert "over one pool" in report.main[0].title and [p.name for p in tmp_path.glob("*.png")] == ["languages.png"]
     _, better = measure("n", Fixed("p0", "p1", "p2"), [pool()], tmp_path)
     found = differences(measured["x/pool"], better["x/pool"], pair_of, "R@2")
     assert [line["scope"] for line in found] == ["en", "de", "mean of others"]
@@ -70,8 +83,9 @@ def test_several_data_sets_make_one_table_and_files_of_their_own(tmp_path: Path)
     rows, _ = measure("m", Fixed("a", "b"), [one("beir/x", "a"), one("beir/y", "b")], tmp_path)
     write_report(rows, tmp_path)
     table = (tmp_path / "collections_ndcg10.csv").read_text().splitlines()
-    assert table[:2] == ["collection,m", "beir/x,1.0"] and table[2].startswith("beir/y,0.63")
-    assert table[3] == f"mean of all,{(1 + rows[1]['nDCG@10']) / 2:.6f}"
+    assert table[0].startswith("collection,m") and table[1].startswith("beir/x,1.0")
+    assert table[2].startswith("beir/y,0.63")
+    assert table[3].startswith(f"mean of all,{(1 + rows[1]['nDCG@10']) / 2:.6f}")
     assert sorted(p.name for p in (tmp_path / "runs/m").iterdir()) == ["beir-x.en-en.trec.gz", "beir-y.en-en.trec.gz"]
 
 
@@ -79,7 +93,7 @@ def test_queries_in_one_language_over_passages_in_another(tmp_path: Path) -> Non
     texts = Text("q", "x", "en"), Text("a", "x", "de")
     across = Collection("local/x", "en", "de", texts[:1], texts[1:], (Judgement("q", "a", 1),))
     write_report(measure("m", Fixed("a"), [across], tmp_path)[0], tmp_path)
-    assert (tmp_path / "collections_rr10.csv").read_text().splitlines()[1] == "local/x,1.0"
+    assert (tmp_path / "collections_rr10.csv").read_text().splitlines()[1].startswith("local/x,1.0")
     assert (tmp_path / "cross_lingual_m.png").exists() and not (tmp_path / "languages.png").exists()
 
 

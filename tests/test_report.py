@@ -18,7 +18,8 @@ from colbertxm.collecting import costs
 from colbertxm.errors import UserError
 from colbertxm.evaluation.latex import escape, latex
 from colbertxm.evaluation.report_collect import collect, expand, marked, one_language
-from colbertxm.evaluation.report_write import Cost, write_collected
+from colbertxm.evaluation.report_pictures import Cost
+from colbertxm.evaluation.report_write import write_collected
 from colbertxm.evaluation.tables import Cell, Table, interval_of, measures_of, monolingual_table
 
 ROWS = [line(model, lang, lang, value, collection="home")
@@ -119,7 +120,7 @@ def test_pictures_are_drawn_where_their_data_is_there(tmp_path: Path) -> None:
 
 def test_measured_energy_and_the_formula_share_no_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("colbertxm.evaluation.report_write.plot_energy", lambda *a: drawn.append(a) or a[-1].touch())
+    monkeypatch.setattr("colbertxm.evaluation.report_pictures.plot_energy", lambda *a: drawn.append(a) or a[-1].touch())
     found = collect([put(tmp_path / "results.json", ROWS)])
     write_collected(found, tmp_path, {"bm25": Cost(kwh=0.5, method="rapl"), "trained": Cost(kwh=9.0, method="TDP")})
     points, measure, unit, *_ = drawn[0]

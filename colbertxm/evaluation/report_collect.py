@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,3 +148,13 @@ def marked(
     against = sorted({str(chosen[place]["against"]) for place in chosen if place[1] in models})
     note = f"{MARK} differs from {', '.join(against)}: p < {LEVEL:g} (paired randomisation; languages after Holm)"
     return replace(table, lines=lines, note=note)
+
+
+def pooled(rows: Iterable[Row]) -> bool:
+    """Whether rows are of queries over one pool of passages in all languages."""
+    return any(row["passage_lang"] == Collection.MIXED for row in rows)
+
+
+def slug(name: str) -> str:
+    """A measure, model or collection as a part of a file name: RR@10 as rr10, smart_home/test as smart_home-test."""
+    return re.sub(r"[^\w.+-]+", "-", name.replace("@", "").replace("/", "-")).strip("-").lower()

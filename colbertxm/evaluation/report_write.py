@@ -1,202 +1,126 @@
-"""The report's files: each collection's tables (markdown, csv, LaTeX) and pictures, and what could not be drawn."""
+"""The report's files: tables (markdown, csv, LaTeX) of each collection or of all together, and pictures.
+
+`evaluate` and `report` both write theirs here, so that a figure has one form wherever it stands.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from colbertxm.data.collection import Collection
 from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.latex import latex
-from colbertxm.evaluation.plots import plot_languages, plot_matrix
-from colbertxm.evaluation.plots_report import Point, plot_energy, plot_scaling
-from colbertxm.evaluation.report_collect import Collected, marked, one_language
+from colbertxm.evaluation.report_collect import Collected, marked, one_language, pooled, slug
+from colbertxm.evaluation.report_pictures import Cost, draw_pictures
 from colbertxm.evaluation.results import write_text
-from colbertxm.evaluation.tables import (
-    TRAINED_ON,
-    Row,
-    Table,
-    cross_lingual_matrix,
-    describe,
-    interval_of,
-    measures_of,
-    monolingual_table,
-    order_models,
-    value_of,
-)
+from colbertxm.evaluation.tables import Row, Table, cross_lingual_matrix, measures_of, monolingual_table, order_models
+from colbertxm.evaluation.tables_lines import collections_table, pool_table
 
 WIDE = 5  # columns with intervals that a page takes
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a model's training took, as its notes or the user say; None where nobody does."""
-
-    examples: int | None = None
-    kwh: float | None = None
-    method: str = ""
-    """What the energy was measured with, or `TDP` where it is the paper's arithmetic."""
+Rows = list[dict[str, Any]]
+Tests = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 @dataclass
 class Report:
     """What was written: tables by file name, pictures, and a line for each picture that has no data."""
 
+    output: Path
     tables: dict[str, Table] = field(default_factory=dict)
     main: list[Table] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    def add(self, name: str, table: Table, main: bool = False) -> None:
+        """Write a table's csv; `main` ones go to the terminal too."""
+        write_text(self.output / f"{name}.csv", table.csv())
+        self.tables[name] = table
+        if main:
+            self.main.append(table)
+
+    def finish(self, notes: Iterable[str]) -> None:
+        """Write the page and its LaTeX."""
+        lines = [f"- {line}" for line in [*notes, *self.missing]]
+        text = [*(table.markdown() for table in self.tables.values()), *lines]
+        write_text(self.output / "report.md", "\n\n".join(text) + "\n")
+        tex = (
+            latex(table, f"tab:{name.rsplit('/', 1)[-1]}", intervals=len(table.columns) <= WIDE)
+            for name, table in self.tables.items()
+        )
+        write_text(self.output / "report.tex", "\n".join(tex))
+
 
 def write_collected(found: Collected, output: Path, costs: Mapping[str, Cost], measure: str | None = None) -> Report:
     """All tables and pictures into `output`; each collection's main table is of `measure`, or of its first measure.
-    With several collections their files are named after them. Raises UserError for a measure that no row has."""
-    report = Report()
+    Several collections of one pair of languages each (BEIR's) make one table of a line each; other several have
+    folders of their own. Raises UserError for a measure that no row has."""
+    report = Report(output)
     known = list(dict.fromkeys(name for rows in found.rows.values() for name in measures_of(rows)))
     if measure is not None and measure not in known:
         raise UserError(f"no row holds {measure!r}{nearest(measure, known)}; there are {', '.join(known)}")
-    markdown: list[str] = []
-    tex: list[str] = []
-    for collection, rows in found.rows.items():
-        names = measures_of(rows)
-        if measure is not None:
-            if measure not in names:
+    if _a_line_each(found):
+        _together(report, [row for rows in found.rows.values() for row in rows], measure)
+    else:
+        for collection, rows in found.rows.items():
+            names = _first(measures_of(rows), measure)
+            if not names:
                 report.missing.append(f"{collection}: no table, its rows hold no {measure}")
                 continue
-            names = [measure, *(name for name in names if name != measure)]
-        prefix = "" if len(found.rows) == 1 else slug(collection or "results") + "/"
-        folder = output / prefix
-        _tables(report, output, prefix, rows, names, found.tests.get(collection, {}), markdown, tex)
-        _pictures(report, folder, collection, rows, names[0], costs)
-    write_text(
-        output / "report.md",
-        "\n\n".join([*markdown, *(f"- {line}" for line in [*found.notes, *report.missing])]) + "\n",
-    )
-    write_text(output / "report.tex", "\n".join(tex))
+            prefix = "" if len(found.rows) == 1 else slug(collection or "results") + "/"
+            _tables(report, prefix, rows, names, found.tests.get(collection, {}))
+            pictures, missing = draw_pictures(output / prefix, collection, rows, names[0], costs)
+            report.pictures += pictures
+            report.missing += missing
+    report.finish(found.notes)
     return report
 
 
-def _tables(
-    report: Report,
-    output: Path,
-    prefix: str,
-    rows: list[dict[str, Any]],
-    names: Sequence[str],
-    tests: Mapping[tuple[str, str], Mapping[str, Any]],
-    markdown: list[str],
-    tex: list[str],
-) -> None:
-    """Languages by models for every measure that all rows have, then query by passage language for each model."""
-    made: list[tuple[str, Table]] = []
-    monolingual = one_language(rows)
-    for name in names if monolingual else ():
-        own = [row for row in monolingual if name in row]
-        table = marked(monolingual_table(own, name), tests, name, rows)
-        made.append((f"languages_{slug(name)}", table))
-        if name == names[0]:
-            report.main.append(table)
-    if any(row["query_lang"] != row["passage_lang"] for row in rows) and not _pooled(rows):
-        for model in order_models(row["model"] for row in rows):
-            own = [row for row in rows if row["model"] == model and names[0] in row]
-            if any(row["query_lang"] != row["passage_lang"] for row in own):
-                made.append((f"cross_lingual_{slug(model)}", cross_lingual_matrix(own, model, names[0])))
-                if not monolingual:
-                    report.main.append(made[-1][1])
-    for stem, table in made:
-        write_text(output / f"{prefix}{stem}.csv", table.csv())
-        report.tables[f"{prefix}{stem}"] = table
-        markdown.append(table.markdown())
-        tex.append(latex(table, f"tab:{stem}", intervals=len(table.columns) <= WIDE))
+def _first(names: list[str], measure: str | None) -> list[str]:
+    """`measure` before the others; nothing where it is not among them."""
+    if measure is None:
+        return names
+    return [measure, *(name for name in names if name != measure)] if measure in names else []
 
 
-def _pictures(
-    report: Report, folder: Path, collection: str, rows: list[dict[str, Any]], measure: str, costs: Mapping[str, Cost]
-) -> None:
-    """Every picture whose data is there; for the others a line that says why."""
-    where = f"{collection}: " if collection else ""
-    rows = [row for row in rows if measure in row]
-    monolingual = one_language(rows)
-
-    def draw(name: str, why_not: str, plot: Callable[[Path], None]) -> None:
-        if why_not:
-            report.missing.append(f"{where}no {name}: {why_not}")
-            return
-        plot(folder / f"{name}.png")
-        report.pictures.append(folder / f"{name}.png")
-
-    draw("languages", "" if monolingual else "no queries and passages in one language",
-         lambda path: plot_languages(monolingual, path, measure))  # fmt: skip
-    crossed = [] if _pooled(rows) else [row["model"] for row in rows if row["query_lang"] != row["passage_lang"]]
-    if not crossed:
-        report.missing.append(f"{where}no cross-lingual heat map: no queries in one language over passages in another")
-    for model in order_models(crossed):
-        draw(f"cross_lingual_{slug(model)}", "", partial(_matrix, rows, model, measure))
-    models = order_models(row["model"] for row in monolingual)
-    about = describe(monolingual) if monolingual else ""
-    examples = {model: cost.examples for model, cost in costs.items() if cost.examples is not None}
-    curves = {name: points for name, points in {
-        TRAINED_ON: _points(monolingual, models, measure, examples, others=False),
-        "mean of other languages": _points(monolingual, models, measure, examples, others=True),
-    }.items() if points}  # fmt: skip
-    sizes = {point.x for points in curves.values() for point in points}
-    draw("scaling", "" if len(sizes) > 1 else "fewer than two models say on how many examples they were trained "
-         "(examples={MODEL: N} says it)", lambda path: plot_scaling(curves, measure, about, path))  # fmt: skip
-    _draw_energy(draw, monolingual, models, measure, costs, about)
+def _a_line_each(found: Collected) -> bool:
+    pairs = [{(row["query_lang"], row["passage_lang"]) for row in rows} for rows in found.rows.values()]
+    return len(pairs) > 1 and all(len(own) == 1 for own in pairs)
 
 
-def _matrix(rows: Sequence[Row], model: str, measure: str, path: Path) -> None:
-    plot_matrix(rows, model, path, measure)
+def _together(report: Report, rows: Rows, measure: str | None) -> None:
+    """One table of all collections for every measure that all of them have."""
+    names = [name for name in measures_of(rows) if all(name in row for row in rows)]
+    chosen = _first(names, measure)
+    if not chosen:
+        raise UserError(f"no measure stands in all collections{f', not even {measure}' if measure else ''}: "
+                        "report them one by one")  # fmt: skip
+    for name in chosen:
+        report.add(f"collections_{slug(name)}", collections_table(rows, name), main=name == chosen[0])
 
 
-def _draw_energy(
-    draw: Callable[[str, str, Callable[[Path], None]], None],
-    rows: Sequence[Row],
-    models: Sequence[str],
-    measure: str,
-    costs: Mapping[str, Cost],
-    about: str,
-) -> None:
-    """Measured energy, or, where nobody measured, the TDP's: never both on one axis."""
-    for tdp in (False, True):
-        kwh = {m: c.kwh for m, c in costs.items() if c.kwh is not None and (c.method == "TDP") == tdp}
-        points = _points(rows, models, measure, kwh, others=None)
-        if points:
-            break
-    methods = ", ".join(sorted({costs[point.model].method for point in points}))
-    unit = f"kWh of training ({methods})"
-    draw("energy", "" if points else "no model's notes say what its training used (model.provenance.energy)",
-         lambda path: plot_energy(points, f"{measure}, mean of all languages", unit, about, path))  # fmt: skip
+def _tables(report: Report, prefix: str, rows: Rows, names: Sequence[str], tests: Tests) -> None:
+    """Languages by models for every measure, then query by passage language for each model. A mixed pool has a line for
+    each language of the queries; queries that only cross languages have one for each pair."""
+    monolingual, crossing = one_language(rows), any(row["query_lang"] != row["passage_lang"] for row in rows)
+    for name in names:
+        main = name == names[0]
+        own = [row for row in rows if name in row]
+        if pooled(rows):
+            report.add(f"{prefix}pool_{slug(name)}", marked(pool_table(own, name), tests, name, rows), main)
+        elif monolingual:
+            table = monolingual_table([row for row in monolingual if name in row], name)
+            report.add(f"{prefix}languages_{slug(name)}", marked(table, tests, name, rows), main)
+        else:
+            report.add(f"{prefix}collections_{slug(name)}", collections_table(own, name), main)
+    if crossing and not pooled(rows):
+        _matrices(report, prefix, rows, names[0])
 
 
-def _points(
-    rows: Sequence[Row], models: Sequence[str], measure: str, x: Mapping[str, float], others: bool | None
-) -> list[Point]:
-    """A point for each model with an x: in the training language, in the mean of the others, or (None) of all. The mean
-    is of languages that all these models have."""
-    chosen = [model for model in models if model in x]
-    cells = {(row["model"], row["query_lang"]): row for row in rows}
-    langs = [lang for lang in dict.fromkeys(row["query_lang"] for row in rows)
-             if all((model, lang) in cells for model in chosen)]  # fmt: skip
-    langs = [lang for lang in langs if others is None or (lang != TRAINED_ON) == others]
-    if not langs:
-        return []
-    found = []
-    for model in chosen:
-        own = [cells[model, lang] for lang in langs]
-        mean = sum(value_of(row, measure) for row in own) / len(own)
-        bounds = interval_of(own[0], measure) if len(own) == 1 else (None, None)
-        found.append(Point(model, float(x[model]), mean, *bounds))
-    return found
-
-
-def _pooled(rows: Sequence[Row]) -> bool:
-    return any(row["passage_lang"] == Collection.MIXED for row in rows)
-
-
-def slug(name: str) -> str:
-    """A measure, model or collection as a part of a file name: RR@10 as rr10, smart_home/test as smart_home-test."""
-    return re.sub(r"[^\w.+-]+", "-", name.replace("@", "").replace("/", "-")).strip("-").lower()
+def _matrices(report: Report, prefix: str, rows: Sequence[Row], name: str) -> None:
+    """Each model's query languages by passage languages; the last model's on the terminal."""
+    models = order_models(row["model"] for row in rows if row["query_lang"] != row["passage_lang"] and name in row)
+    for model in models:
+        table = cross_lingual_matrix([row for row in rows if name in row], model, name)
+        report.add(f"{prefix}cross_lingual_{slug(model)}", table, main=model == models[-1])

@@ -175,9 +175,9 @@ def monolingual_table(
     others = [lang for lang in languages if lang != trained_on]
     for name, chosen in (("mean of other languages", others), ("mean of all", languages)):
         if chosen:
-            lines.append((name, tuple(_mean([cells.get((lang, model)) for lang in chosen]) for model in models)))
+            lines.append((name, tuple(mean_of([cells.get((lang, model)) for lang in chosen]) for model in models)))
     title = f"{measure}, queries and passages in the same language, {describe(rows)}"
-    return Table(title, ("language", *models), tuple((name, _mark_best(line)) for name, line in lines))
+    return Table(title, ("language", *models), tuple((name, mark_best(line)) for name, line in lines))
 
 
 def cross_lingual_matrix(
@@ -271,12 +271,13 @@ def _cells(
     return cells
 
 
-def _mean(cells: list[Cell | None]) -> Cell:
+def mean_of(cells: list[Cell | None]) -> Cell:
+    """Each cell weighing the same; empty where one is missing, because it would not be comparable."""
     values = [cell.value for cell in cells if cell and cell.value is not None]
     return Cell(round(sum(values) / len(values), 6)) if len(values) == len(cells) else Cell()
 
 
-def _mark_best(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+def mark_best(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     """Marks the highest of a line as printed: of two that look the same both are best."""
     printed = [digits(cell.value) for cell in cells if cell.value is not None]
     if len(printed) < 2:
