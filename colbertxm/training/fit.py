@@ -107,7 +107,7 @@ def fit(
 ) -> FitResult:
     """Train `encoder` (already frozen by `model.freeze.freeze`) in place and save it to `output`/model. A checkpoint
     of an unfinished run in `output` is resumed. Raises UserError for settings and files that a user can mend."""
-    _quiet()
+    quiet()
     check_settings(loss, trainer, pools)
     if loss.needs_teacher and not examples.scored:
         raise UserError("loss.distillation and loss.margin_mse need a teacher's scores, which these training data lack")
@@ -231,7 +231,7 @@ def _trainer(
     )
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Lightning's advice that does not apply here; its warnings about real trouble stay."""
     for chatty in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

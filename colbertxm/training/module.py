@@ -34,6 +34,17 @@ class OptimizerSettings:
     eps: float = 1e-8
 
 
+def linear_schedule(optimizer: torch.optim.Optimizer, warmup: float, steps: int) -> dict[str, Any]:
+    """The optimiser for Lightning, its rates rising over a share `warmup` of the steps and falling to zero."""
+    warm = max(1, round(warmup * steps))
+
+    def scale(step: int) -> float:
+        return min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 class RetrieverModule(L.LightningModule):
     """Trains `encoder`; parameters that `freeze` froze keep out of checkpoints, since the base has them. Batches in
     several parts (`chunk` of the data) go through cached gradients, which `cached` announces."""
@@ -142,13 +153,7 @@ class RetrieverModule(L.LightningModule):
             eps=s.eps,
             fused=self._fused() or None,
         )
-        warm = max(1, round(s.warmup * self.steps))
-
-        def scale(step: int) -> float:
-            return min((step + 1) / warm, max(0.0, (self.steps - step) / max(1, self.steps - warm)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return linear_schedule(optimizer, s.warmup, self.steps)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
