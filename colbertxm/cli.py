@@ -10,6 +10,8 @@ from colbertxm.errors import nearest
 VERBS = {
     "demo": "the whole road in ten minutes, on real text",
     "train": "train a retriever on English",
+    "pretrain": "train language adapters on unlabelled text",
+    "graft": "put language adapters into a trained model",
     "index": "encode passages into a searchable folder",
     "search": "find passages for a query",
     "evaluate": "measure models and baselines in every language",

@@ -21,6 +21,7 @@ def run(cfg: DictConfig) -> None:
     from colbertxm.evaluation.baselines import System
     from colbertxm.evaluation.collections.command import load_asked, print_collections
     from colbertxm.languages import proxies, to_load
+    from colbertxm.model.policies import needed, with_policy
     from colbertxm.model.tokens import TokenSettings
     from colbertxm.reporting import Evaluation
     from colbertxm.retriever import Retriever
@@ -34,17 +35,21 @@ def run(cfg: DictConfig) -> None:
         collections, langs = loaded.collections, loaded.langs
     # All systems stand before the first is run: a mistake shows at once, and not after minutes of encoding.
     systems: dict[str, System] = {}
-    needed = any(map(baselines.needs_base, cfg.baselines))
-    base = stages.load_base(TokenSettings("query: ", "passage: "), langs, lang_proxy=cfg.lang_proxy) if needed else None
+    of_base = any(map(baselines.needs_base, cfg.baselines))
+    base = (
+        stages.load_base(TokenSettings("query: ", "passage: "), langs, lang_proxy=cfg.lang_proxy) if of_base else None
+    )
     for name in cfg.baselines:
         if (row := baselines.baseline_row(name)) in systems:
             raise UserError(f"baselines={list(cfg.baselines)} names {row!r} twice: leave one out")
         systems[row] = baselines.baseline(name, base, langs, cfg.lang_proxy)
     for checkpoint in cfg.checkpoints:
-        model = stages.resolve_model(checkpoint, to_load(langs, proxies(cfg.lang_proxy)))
+        wanted = [*langs, *needed(cfg.adapter_policy, langs)]
+        model = stages.resolve_model(checkpoint, to_load(wanted, proxies(cfg.lang_proxy)))
         encoder = stages.open_model(model, cfg.lang_proxy)
         name = baselines.checkpoint_row(checkpoint)
         encoder.check_languages(langs)
+        encoder = with_policy(encoder, cfg.adapter_policy, langs, cfg.seed)
         if name in systems:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "
                             "evaluate them one by one, with an output of their own")  # fmt: skip

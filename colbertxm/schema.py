@@ -64,6 +64,7 @@ class Model:
     base: str = MISSING
     languages: list[str] | None = None
     add_languages: Any = None
+    adapters: str | None = None
     pooling: str = MISSING
     dim: int = MISSING
     projection: str = MISSING
@@ -165,6 +166,51 @@ class Train:
 
 
 @dataclass
+class Mlm:
+    steps: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    head_steps: int = MISSING
+    head_batch_size: int = MISSING
+    head_texts: int = MISSING
+    head_lr: float = MISSING
+    maxlen: int = MISSING
+    warmup: float = MISSING
+    weight_decay: float = MISSING
+    gradient_clip: float = MISSING
+    vocabulary: str = MISSING
+    held_out: float = MISSING
+    held_out_texts: int = MISSING
+    checkpoint_every: int = MISSING
+    log_every: int = MISSING
+    accelerator: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class Pretrain:
+    languages: Any = MISSING
+    corpus: Any = MISSING
+    init: Any = None
+    head: str | None = None
+    output: str = MISSING
+    seed: int = MISSING
+    model: Model = field(default_factory=Model)
+    mlm: Mlm = field(default_factory=Mlm)
+    logger: Logger = field(default_factory=Logger)
+    energy: Energy = field(default_factory=Energy)
+
+
+@dataclass
+class Graft:
+    checkpoint: str = MISSING
+    adapters: str = MISSING
+    languages: list[str] | None = None
+    trunk: str = MISSING
+    output: str = MISSING
+
+
+@dataclass
 class Index:
     checkpoint: str = MISSING
     corpus: str = MISSING
@@ -199,6 +245,7 @@ class Evaluate:
     split: str | None = None
     langs: list[str] | None = None
     lang_proxy: Any = None
+    adapter_policy: str = MISSING
     cross: str | None = None
     subsets: list[str] | None = None
     folder: str | None = None
@@ -310,6 +357,8 @@ class Demo:
 
 SCHEMAS: dict[str, Any] = {
     "train": Train,
+    "pretrain": Pretrain,
+    "graft": Graft,
     "index": Index,
     "search": Search,
     "evaluate": Evaluate,

@@ -18,7 +18,8 @@ from colbertxm.model.masking import Pieces
 from colbertxm.model.mlm import Guesser, has_head, head_of_checkpoint, read_head, start_head, write_head
 from colbertxm.model.packing import pack
 from colbertxm.model.weights import read_config, read_xmod
-from colbertxm.model.xmod import Xmod
+from colbertxm.training.mlm import loss_of_states, loss_of_texts
+from colbertxm.training.mlm_data import MlmBatch, States
 
 V, H, MASK = 60, 16, 59
 ALL = Pieces(np.arange(V), np.ones(V, np.int64))
@@ -46,7 +47,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[XmodForMaskedLM, P
 
 def guesser(folder: Path, pieces: Pieces = ALL) -> Guesser:
     xmod, _ = read_xmod(folder)
-    return Guesser(xmod, head_of_checkpoint(folder, xmod.config), pieces, MASK).eval()
+    return Guesser(xmod, head_of_checkpoint(folder, xmod.config), pieces).eval()
 
 
 def test_logits_are_those_of_transformers(theirs: tuple[XmodForMaskedLM, Path]) -> None:
@@ -68,52 +69,41 @@ def test_the_loss_is_a_plain_softmax_over_the_pieces(theirs: tuple[XmodForMasked
     full = guesser(theirs[1])
     few = Pieces(np.array([5, 9, 20, 41, 58]), np.ones(5, np.int64))
     labels = np.array([41, 5, 58, 41])
-    batch = pack(TEXTS, ADAPTERS)
+    packed = pack(TEXTS, ADAPTERS)
     with torch.no_grad():
-        logits = full(batch, PLACES).double()
+        logits = full(packed, PLACES).double()
         for pieces in (ALL, few):
-            loss, right = guesser(theirs[1], pieces).loss(batch, PLACES, torch.from_numpy(pieces.rows(labels)))
-            expected, hits = 0.0, 0
+            batch = MlmBatch(packed, PLACES, torch.from_numpy(pieces.rows(labels)))
+            loss, count = loss_of_texts(guesser(theirs[1], pieces), batch)
+            states = States(guesser(theirs[1]).states(packed, PLACES), batch.rows_M)
+            assert torch.equal(loss_of_states(guesser(theirs[1], pieces), states)[0], loss) and count == 4
+            expected = 0.0
             for row, label in zip(logits, labels.tolist(), strict=True):
                 chances = [math.exp(float(row[i])) for i in pieces.ids]
                 expected -= math.log(math.exp(float(row[label])) / sum(chances))
-                hits += int(pieces.ids[int(np.argmax(chances))]) == label
-            assert abs(float(loss) - expected) < 1e-4 and int(right) == hits
-        nothing, none = full.loss(batch, torch.tensor([], dtype=torch.long), torch.tensor([], dtype=torch.long))
-    assert float(nothing) == 0 and int(none) == 0
-
-
-def test_the_masks_own_vector_changes_masks_alone(theirs: tuple[XmodForMaskedLM, Path]) -> None:
-    xmod, _ = read_xmod(theirs[1])
-    table = xmod.embeddings.word_embeddings.weight.detach().clone()
-    one = Guesser(xmod, start_head(xmod, ALL, MASK, 0), ALL, MASK)
-    batch = pack(TEXTS, ADAPTERS)
-    with torch.no_grad():
-        plain = xmod.embeddings(batch.ids_T, batch.positions_T)[batch.restore_T]
-        assert torch.equal(one.embed(batch), plain), "it starts as the embeddings' own row"
-        one.head.mask_embedding += 1.0
-        moved = (one.embed(batch) != plain).any(1).nonzero().squeeze(1)
-    assert moved.tolist() == PLACES.tolist() and torch.equal(xmod.embeddings.word_embeddings.weight, table)
+            assert abs(float(loss) - expected) < 1e-4
+        empty = torch.tensor([], dtype=torch.long)
+        assert loss_of_texts(full, MlmBatch(packed, empty, empty)) == (0, 0)
 
 
 def test_an_untrained_head_guesses_by_frequency(theirs: tuple[XmodForMaskedLM, Path]) -> None:
     xmod, _ = read_xmod(theirs[1])
-    head = start_head(xmod, Pieces(np.array([4, 7]), np.array([30, 10])), MASK, 0)
+    head = start_head(xmod.config, Pieces(np.array([4, 7]), np.array([30, 10])), 0)
     total = 40 + V / 2
     assert abs(head.bias[4].exp().item() - 30.5 / total) < 1e-6 and abs(head.bias[11].exp().item() - 0.5 / total) < 1e-6
-    again = start_head(xmod, ALL, MASK, 0)
+    again = start_head(xmod.config, ALL, 0)
     assert torch.equal(again.dense.weight, head.dense.weight)
-    assert not torch.equal(start_head(xmod, ALL, MASK, 1).dense.weight, head.dense.weight)
+    assert not torch.equal(start_head(xmod.config, ALL, 1).dense.weight, head.dense.weight)
 
 
 def test_a_head_comes_back_from_its_file(theirs: tuple[XmodForMaskedLM, Path], tmp_path: Path) -> None:
     xmod, _ = read_xmod(theirs[1])
-    head = start_head(xmod, ALL, MASK, 0)
+    head = start_head(xmod.config, ALL, 0)
     write_head(tmp_path / "head.safetensors", head, {"seed": 0})
     found, notes = read_head(tmp_path / "head.safetensors", xmod.config)
     assert notes == {"seed": 0}
     assert all(torch.equal(value, head.state_dict()[name]) for name, value in found.state_dict().items())
-    names = {name for name in load_file(tmp_path / "head.safetensors") if name != "mask_embedding"}
+    names = {name for name in load_file(tmp_path / "head.safetensors")}
     assert names == {name for name in theirs[0].state_dict() if name.startswith("lm_head.")} - {
         "lm_head.decoder.weight",
         "lm_head.decoder.bias",
@@ -129,7 +119,7 @@ def test_damaged_and_foreign_heads_are_refused_by_name(theirs: tuple[XmodForMask
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="is not a head of masked-language modelling"):
         read_head(path, config)
-    write_head(path, start_head(Xmod(config), ALL, MASK, 0), {})
+    write_head(path, start_head(config, ALL, 0), {})
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
     path.write_bytes(raw)
@@ -140,6 +130,6 @@ def test_damaged_and_foreign_heads_are_refused_by_name(theirs: tuple[XmodForMask
         read_head(path, config)
     other = copy.copy(config)
     object.__setattr__(other, "vocab_size", V + 1)
-    write_head(path, start_head(Xmod(config), ALL, MASK, 0), {})
+    write_head(path, start_head(config, ALL, 0), {})
     with pytest.raises(UserError, match=r"bias has shape \(60,\), this model needs \(61,\)"):
         read_head(path, other)

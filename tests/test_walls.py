@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
-ENTRY_POINTS = set("train pretrain index search evaluate report export diagnose reproduce serve push demo cli".split())
+ENTRY_POINTS = set(
+    "train pretrain graft index search evaluate report export diagnose reproduce serve push demo cli".split()
+)
 # What entry points share:
-SHARED = {"entry", "schema", "stages", "baselines", "reporting", "launch", "diagnosing", "collecting"}
+SHARED = {"entry", "schema", "stages", "baselines", "reporting", "launch", "pretraining", "diagnosing", "collecting"}
 FLOORS = [
     {
         "errors",

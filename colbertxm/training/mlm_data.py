@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from colbertxm.data.order import Order
-from colbertxm.data.unlabelled import Unlabelled
 from colbertxm.errors import UserError
 from colbertxm.model.encoder import Encoder, length_batches
 from colbertxm.model.masking import Ids, Masked, Pieces, mask
 from colbertxm.model.packing import Packed, pack
 from colbertxm.model.tokens import BOS, EOS
 
-HELD_OUT_EPOCH = 2**32
-"""The epoch whose draws the held-out texts get, at every evaluation the same; no training comes to it."""
+FIXED_EPOCH = 2**32
+"""The epoch whose draws texts get that are read once or measured; no training comes to it."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,50 @@ class MlmBatch:
     rows_M: Tensor
 
 
-def sentences(encoder: Encoder, corpus: Unlabelled, texts: Sequence[str], maxlen: int) -> list[Sentence]:
-    """Token ids of texts in the corpus's language, behind the model's passage prefix, which is how the retriever will
-    meet them, and cut at `maxlen` tokens. Texts without any piece of their own are dropped."""
+@dataclass(frozen=True)
+class States:
+    """The encoder's last hidden states at M hidden places, and which of the pieces stood there."""
+
+    states_MH: Tensor
+    rows_M: Tensor
+
+    def __call__(self, keys: Sequence[tuple[int, int]]) -> States:
+        """The batch of (epoch, index) `keys`."""
+        chosen = torch.tensor([index for _, index in keys])
+        return States(self.states_MH[chosen], self.rows_M[chosen])
+
+
+def sentences(encoder: Encoder, lang: str, texts: Sequence[str], maxlen: int) -> list[Sentence]:
+    """Token ids of texts in one language, behind the model's passage prefix, which is how the retriever will meet them,
+    and cut at `maxlen` tokens. The prefix is never hidden. Raises UserError where no text has a piece of its own."""
     tokens = encoder.tokens
     prefix = tokens.settings.passage_prefix
     silent = 1 + (len(tokens.words([prefix.rstrip()])[0]) if prefix.strip() else 0)
-    adapter = encoder.adapter(corpus.lang)
+    adapter = encoder.adapter(lang)
     found = []
     for pieces in tokens.words([prefix + text for text in texts]):
         ids = np.array([BOS, *pieces[: maxlen - 2], EOS], np.int64)
         if len(ids) > silent + 1:
             found.append(Sentence(ids, range(silent, len(ids) - 1), adapter))
     if not found:
-        raise UserError(f"no text in {corpus.lang!r} has a piece within {maxlen} tokens: raise mlm.maxlen")
+        raise UserError(f"no text in {lang!r} has a piece within {maxlen} tokens: raise mlm.maxlen")
     return found
 
 
-def special_tokens(encoder: Encoder) -> frozenset[int]:
-    """Ids that are never hidden and never a guess: the ends, padding, `<unk>`, `<mask>`, and added markers."""
-    return frozenset(encoder.tokens.tokenizer.get_added_tokens_decoder()) | {BOS, EOS, 1, encoder.tokens.unk_id}
+def pieces_of(encoder: Encoder, train: Sequence[Sentence], held_out: Sequence[Sentence], full: bool) -> Pieces:
+    """The pieces that can be hidden: those that occur in either, or, with `full`, all that the tokenizer has; counted
+    in `train`. Never the ends, padding, `<unk>`, `<mask>` or added markers."""
+    tokenizer = encoder.tokens.tokenizer
+    special = frozenset(tokenizer.get_added_tokens_decoder()) | {BOS, EOS, encoder.tokens.unk_id}
+    special |= {encoder.tokens.mask_id, encoder.xmod.config.pad_token_id}
+    counted = Pieces.of([one.ids for one in train], special)
+    if full:
+        ids = np.array([i for i in range(tokenizer.get_vocab_size()) if i not in special], np.int64)
+    else:
+        ids = Pieces.of([one.ids for one in (*train, *held_out)], special).ids
+    counts = np.zeros(len(ids), np.int64)
+    counts[np.searchsorted(ids, counted.ids)] = counted.counts
+    return Pieces(ids, counts)
 
 
 class Masking:
@@ -86,11 +109,11 @@ class Masking:
         packed = pack([one.ids.tolist() for one in hidden], [one.adapter for one in chosen], self.pad)
         return MlmBatch(packed, torch.from_numpy(places), torch.from_numpy(rows))
 
-    def held_out(self, batch_tokens: int = 2048) -> Iterator[MlmBatch]:
-        """All sentences in batches of like length, with the same pieces hidden at every call."""
+    def all_texts(self, batch_tokens: int = 2048) -> Iterator[MlmBatch]:
+        """All sentences once, in batches of like length, with the same pieces hidden at every call."""
         adapters = [one.adapter for one in self.sentences]
         for group in length_batches([len(one.ids) for one in self.sentences], adapters, batch_tokens):
-            yield self([(HELD_OUT_EPOCH, index) for index in group])
+            yield self([(FIXED_EPOCH, index) for index in group])
 
 
 class _Keys(Dataset[tuple[int, int]]):
@@ -101,21 +124,23 @@ class _Keys(Dataset[tuple[int, int]]):
 
 
 class MlmData(L.LightningDataModule):
-    """Batches of `batch_size` sentences for `steps` steps. Its state is one number, the samples done."""
+    """Batches of `batch_size` of `size` samples for `steps` steps, made by `collate`. Its state is one number, the
+    samples done. `what` names samples and setting for messages."""
 
-    def __init__(self, masking: Masking, batch_size: int, steps: int, seed: int) -> None:
+    def __init__(
+        self, collate: Callable[[Any], Any], size: int, batch_size: int, steps: int, seed: int, what: str
+    ) -> None:
         super().__init__()
-        size = len(masking.sentences)
         if size < batch_size:
-            raise UserError(f"{size} texts are fewer than mlm.batch_size={batch_size}: lower it, or give more text")
-        self.masking, self.batch_size, self.steps, self.seed = masking, batch_size, steps, seed
+            raise UserError(f"{size} {what}={batch_size}: lower it, or give more text")
+        self.collate, self.size, self.batch_size, self.steps, self.seed = collate, size, batch_size, steps, seed
         self.samples_done = 0
 
-    def train_dataloader(self) -> DataLoader[MlmBatch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """One pass of the batches that are left."""
-        order: Any = Order(len(self.masking.sentences), self.batch_size, self.steps, self.seed, self.samples_done)
+        order: Any = Order(self.size, self.batch_size, self.steps, self.seed, self.samples_done)
         keys: Any = _Keys()
-        return DataLoader(keys, batch_sampler=order, collate_fn=self.masking)
+        return DataLoader(keys, batch_sampler=order, collate_fn=self.collate)
 
     def state_dict(self) -> dict[str, int]:
         """Kept in Lightning's checkpoint."""

@@ -20,8 +20,8 @@ from colbertxm.training.callbacks import Bar, GradientNorm, Lines, Memory
 from colbertxm.training.checkpointing import AtomicCheckpointIO, resume_point
 from colbertxm.training.energy import measure_energy
 from colbertxm.training.fit import quiet
-from colbertxm.training.mlm import MlmModule, MlmSettings
-from colbertxm.training.mlm_data import Masking, MlmData
+from colbertxm.training.mlm import Loss, MlmModule, MlmSettings
+from colbertxm.training.mlm_data import MlmData
 from colbertxm.training.signals import ResumePoints, StopRequest
 from colbertxm.training.strategies import make_trainer
 
@@ -36,14 +36,13 @@ class StageResult:
 
 def fit_stage(
     guesser: Guesser,
-    masking: Masking,
+    data: MlmData,
+    loss: Loss,
     settings: MlmSettings,
-    steps: int,
     lr: float,
     folder: Path,
     stage: str,
     key: str,
-    seed: int,
     logger: Any = False,
     energy: EnergySettings | None = None,
 ) -> StageResult:
@@ -51,13 +50,13 @@ def fit_stage(
     whoever calls can first bring the result to the disk. `key` names the run: text, base, settings. The caller holds
     `folder` for itself (`checkpointing.claimed`). Raises UserError for what a user can mend."""
     quiet()
-    data = MlmData(masking, settings.batch_size, steps, seed)
-    module = MlmModule(guesser.train(), data, settings, lr, stage, key)
+    module = MlmModule(guesser.train(), data, loss, settings, lr, stage, key)
     request = StopRequest()
     last = resume_point(folder)
     if last is not None:
         print(f"resuming from {last}", file=sys.stderr)
-    runner = _trainer(settings, steps, folder, logger, ResumePoints(folder, settings.checkpoint_every, request, seed))
+    points = ResumePoints(folder, settings.checkpoint_every, request, data.seed)
+    runner = _trainer(settings, data.steps, folder, logger, points)
     meter = measure_energy(runner, energy or EnergySettings(), settings.log_every, settings.checkpoint_every)
     started = time.perf_counter()
     try:
