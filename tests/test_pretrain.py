@@ -88,11 +88,11 @@ def test_the_held_out_loss_falls_and_a_finished_run_is_not_repeated(world: Path)
     words = language_words("de")
     lines = (" ".join((words * 2)[i % 40 :][: 6 + i // 40 % 9]) for i in range(400))  # each word tells the next
     Path("de.txt").write_text("\n".join(lines))
-    settings = ["languages=[de]", "corpus={de: de.txt}", "mlm.steps=25", "mlm.head_steps=20", "output=out"]
-    (row,) = run(*settings).rows
-    assert row["loss_after"] < row["loss_before"] - 0.3 and row["accuracy_after"] > row["accuracy_before"], row
+    settings = ["languages=[de]", "corpus={de: de.txt}", "mlm.steps=25", "mlm.lr=0.03"]
+    (row,) = run(*settings, "output=out").rows
+    assert row["loss_after"] < row["loss_before"] - 0.08, row
     before = Path("out/adapters/de_DE.safetensors").stat()
-    assert run(*settings).rows == [row] and Path("out/adapters/de_DE.safetensors").stat() == before
+    assert run(*settings, "output=out").rows == [row] and Path("out/adapters/de_DE.safetensors").stat() == before
 
 
 def test_a_language_does_not_depend_on_the_others(world: Path, whole: tuple[Path, Pretrained]) -> None:
@@ -181,7 +181,7 @@ def test_a_base_with_a_head_needs_none(world: Path, whole: tuple[Path, Pretraine
         (["languages=[de]", "mlm.steps=0"], "mlm.steps=0 must be 1 or more"),
         (["languages=[de]", "mlm.stepps=9"], "did you mean 'mlm.steps'"),
         (["languages=[de]", "mlm.vocabulary=all"], "must be corpus or full"),
-        (["languages=[de]", "mlm.batch_size=100000"], "texts are fewer than mlm.batch_size=100000"),
+        (["languages=[de]", "mlm.batch_size=100000"], "112 texts for de_DE are fewer than mlm.batch_size=100000"),
         (["languages=[de]", "init={ja: identity}"], "init names ja, of which no adapter is trained"),
         (["languages=[de]", "head=nowhere"], "there is no file nowhere: give a head"),
         (["languages=[de]", "model=checkpoint", "model.base=nowhere"], "no model at nowhere"),
