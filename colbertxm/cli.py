@@ -14,6 +14,7 @@ VERBS = {
     "graft": "put language adapters into a trained model",
     "index": "encode passages into a searchable folder",
     "search": "find passages for a query",
+    "serve": "search over HTTP, with a page",
     "evaluate": "measure models and baselines in every language",
     "reproduce": "the paper's rows: commands, published figures, what was measured",
     "report": "tables and pictures of measured results",

@@ -346,6 +346,48 @@ class Export:
 
 
 @dataclass
+class Compare:
+    checkpoint: str | None = None
+    index: str | None = None
+    name: str | None = None
+
+
+@dataclass
+class ServeLimits:
+    body_bytes: int = MISSING
+    query_chars: int = MISSING
+    text_chars: int = MISSING
+    id_chars: int = MISSING
+    k: int = MISSING
+    documents: int = MISSING
+    indexed: int = MISSING
+    filter_ids: int = MISSING
+    requests: int = MISSING
+    searches: int = MISSING
+    updates: int = MISSING
+    body_s: float = MISSING
+    search_s: float = MISSING
+    update_s: float = MISSING
+    shutdown_s: float = MISSING
+    batch: int = MISSING
+    batch_ms: float = MISSING
+
+
+@dataclass
+class Serve:
+    checkpoint: str = MISSING
+    index: str | None = None
+    name: str | None = None
+    device: str | None = None
+    lang_proxy: Any = None
+    host: str = MISSING
+    port: int = MISSING
+    without_key: bool = MISSING
+    compare: Compare = field(default_factory=Compare)
+    limits: ServeLimits = field(default_factory=ServeLimits)
+
+
+@dataclass
 class Demo:
     output: str = MISSING
     langs: int = MISSING
@@ -369,6 +411,7 @@ SCHEMAS: dict[str, Any] = {
     "diagnose_match": DiagnoseMatch,
     "push": Push,
     "export": Export,
+    "serve": Serve,
     "demo": Demo,
 }
 

@@ -30,17 +30,18 @@ FLOORS = [
     },
     {"data", "model"},
     {"evaluation", "retriever", "matches", "engine_recall", "training_notes", "mteb_search"},
-    {"training"},
+    {"training", "service"},
     SHARED,
     ENTRY_POINTS,
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SEPARATE = {*ENTRY_POINTS, "data", "model"}  # rooms that do not look at others on their floor
+SEPARATE = {*ENTRY_POINTS, "data", "model", "training", "service"}  # rooms that do not look at others on their floor
 ALLOWED = {  # library -> the only rooms that import it
     "lightning": {"training"},
     "pytorch_lightning": set(),
     "hydra": ENTRY_POINTS | SHARED,
     "omegaconf": ENTRY_POINTS | SHARED,
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic"), {"service"}),
 }
 FORBIDDEN = {
     ("evaluation", room) for room in ("model", "retriever", "matches", "engine_recall")
@@ -97,6 +98,9 @@ def test_imports_go_down(path: Path) -> None:
         ("retriever", "from omegaconf import DictConfig", True),
         ("training", "import lightning\nfrom colbertxm.retriever import Retriever", False),
         ("training", "from hydra.utils import instantiate", True),
+        ("service", "from colbertxm.training import fit", True),
+        ("service", "import fastapi\nfrom colbertxm.matches import match", False),
+        ("serve", "import uvicorn", True),
         ("stages", "from colbertxm import train", True),
         ("train", "import hydra\nfrom colbertxm import entry", False),
         ("train", "from colbertxm.search import main", True),

@@ -1,0 +1,64 @@
+"""Search over HTTP, with a page to look at: `python -m colbertxm.serve checkpoint=latest`.
+
+Listens on http://127.0.0.1:8080; the environment's COLBERTXM_API_KEY, where it is set, is asked of every client.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from colbertxm import entry
+
+if TYPE_CHECKING:
+    from colbertxm.service.served import Served
+
+
+def run(cfg: DictConfig) -> None:
+    """Open the model and its index, and answer."""
+    from colbertxm.errors import MissingExtra, UserError
+
+    try:
+        from colbertxm.service.limits import Limits
+        from colbertxm.service.run import Address, serve
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in ("fastapi", "starlette", "uvicorn", "pydantic"):
+            raise MissingExtra(f"{error.name}, which serve needs,", "serve") from None
+        raise
+    limits = Limits(**entry.plain(cfg.limits))
+    bound = (address := Address(cfg.host, cfg.port, cfg.without_key)).bind()
+    other = cfg.compare
+    if other.name is not None and other.checkpoint is None and other.index is None:
+        raise UserError("compare.name is given alone: name compare.checkpoint, compare.index or both")
+    main = open_served(cfg, cfg.checkpoint, cfg.index, cfg.name, limits.indexed)
+    compare = None
+    if other.checkpoint is not None or other.index is not None:
+        compare = open_served(cfg, other.checkpoint or cfg.checkpoint, other.index, other.name)
+    serve(bound, address, main, compare, limits)
+
+
+def open_served(
+    cfg: DictConfig, checkpoint: str, index: str | None, name: str | None, indexed: int | None = None
+) -> Served:
+    """A model with its index."""
+    from colbertxm.service.served import Served
+    from colbertxm.stages import index_folder, open_model, resolve_model
+
+    model = resolve_model(checkpoint)
+    folder = index_folder(checkpoint, model, index)
+    return Served(
+        name or f"{model.parent.name}/{Path(folder).name}",
+        open_model(model, cfg.lang_proxy),
+        folder,
+        cfg.device,
+        indexed,
+    )
+
+
+main = entry.main("serve", run)
+
+
+if __name__ == "__main__":
+    main()
