@@ -16,6 +16,7 @@ VERBS = {
     "search": "find passages for a query",
     "serve": "search over HTTP, with a page",
     "evaluate": "measure models and baselines in every language",
+    "experiment": "the paper's questions: sweeps that run, and go on where they stopped",
     "reproduce": "the paper's rows: commands, published figures, what was measured",
     "report": "tables and pictures of measured results",
     "diagnose": "look closer: two runs, spreads, an index's recall, token matches",

@@ -85,17 +85,18 @@ def fail(message: str, code: int = 1) -> None:
     raise SystemExit(code)
 
 
-def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """A verb's configuration from Python. Raises UserError for unknown keys, groups and values."""
+def compose(verb: str, overrides: Sequence[str], hydra_too: bool = False) -> DictConfig:
+    """A verb's configuration from Python, `hydra_too`: with Hydra's own. Raises UserError for unknown keys, groups and
+    values."""
     register()
     from hydra.core.global_hydra import GlobalHydra
 
     try:
         if GlobalHydra.instance().is_initialized():
             # Inside a running command: its search path is the same one.
-            return hydra.compose(verb, list(overrides))
+            return hydra.compose(verb, list(overrides), hydra_too)
         with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-            return hydra.compose(verb, list(overrides))
+            return hydra.compose(verb, list(overrides), hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, verb)) from None
 

@@ -39,6 +39,8 @@ class Data:
     val_queries: str | None = None
     val_qrels: str | None = None
     val_passages: int | None = None
+    translated_share: float | None = None
+    translated_langs: list[str] | None = None
 
 
 @dataclass
@@ -154,6 +156,7 @@ class Train:
     seed: int = MISSING
     lang_proxy: Any = None
     dry_run: int = MISSING
+    teacher: list[str] | None = None
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     freeze: Freeze = field(default_factory=Freeze)
@@ -208,6 +211,44 @@ class Graft:
     languages: list[str] | None = None
     trunk: str = MISSING
     output: str = MISSING
+
+
+@dataclass
+class Evaluation:
+    """Of an experiment's jobs: what `evaluate` is asked, without systems and output."""
+
+    collection: str = MISSING
+    split: str | None = None
+    langs: list[str] | None = None
+    lang_proxy: Any = None
+    cross: str | None = None
+    subsets: list[str] | None = None
+    folder: str | None = None
+    corpus: str | None = None
+    queries: str | None = None
+    qrels: str | None = None
+    context: bool = MISSING
+    sample: int | None = None
+    seed: int = MISSING
+
+
+@dataclass
+class ExperimentIndex:
+    bits: int | None = None
+    budgets: list[int] = MISSING
+    passages: int | None = None
+
+
+@dataclass
+class Experiment(Train):
+    question: str = MISSING
+    size: str = MISSING
+    condition: str = MISSING
+    against: str | None = None
+    task: str = MISSING
+    checkpoint: str | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    index: ExperimentIndex = field(default_factory=ExperimentIndex)
 
 
 @dataclass
@@ -401,6 +442,7 @@ SCHEMAS: dict[str, Any] = {
     "train": Train,
     "pretrain": Pretrain,
     "graft": Graft,
+    "experiment": Experiment,
     "index": Index,
     "search": Search,
     "evaluate": Evaluate,

@@ -194,9 +194,24 @@ def plan_run(cfg: DictConfig, data: TrainingData, base: Base | None = None, mate
             say("  mining hard negatives")
             material = prepare(data, base, cached)
         start_projection(encoder, material, cfg.model.projection, cfg.seed)
-        found = taught(material) if loss.needs_teacher else material.triples
+        found = teach(cfg, material) if loss.needs_teacher else material.triples
         examples = InMemory(found, cfg.seed)
     return Plan(encoder, examples, base.trunk(cached) if cached else None, loss, trainer, parameters)
+
+
+def teach(cfg: DictConfig, material: Material) -> list[Triple]:
+    """The triples with a teacher's scores: the base's own, or the mean over the models that `teacher` names."""
+    if not cfg.teacher:
+        return taught(material)
+    passages = {p.id: p for t in material.triples for p in (t.positive, *t.negatives)}
+    found = []
+    for folder in cfg.teacher:
+        say(f"  asking the teacher {folder}")
+        retriever = Retriever(open_model(resolve_model(folder), cfg.lang_proxy))
+        found.append(taught(material_of(material.triples, passages, retriever)))
+    scores = (zip(*(t.scores for t in same), strict=True) for same in zip(*found, strict=True))
+    means = (tuple(sum(each) / len(each) for each in own) for own in scores)
+    return [replace(triple, scores=own) for triple, own in zip(material.triples, means, strict=True)]
 
 
 def train_run(

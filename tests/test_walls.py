@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "colbertxm"
 ENTRY_POINTS = set(
-    "train pretrain graft index search evaluate report export diagnose reproduce serve push demo cli".split()
+    "train pretrain graft experiment index search evaluate report export diagnose reproduce serve push demo cli".split()
 )
 # What entry points share:
-SHARED = {"entry", "schema", "stages", "baselines", "reporting", "launch", "pretraining", "diagnosing", "collecting"}
+SHARED = set("entry schema stages baselines reporting launch pretraining diagnosing collecting questions".split())
 FLOORS = [
     {
         "errors",

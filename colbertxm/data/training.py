@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from colbertxm.data.collection import Collection
 from colbertxm.data.examples import Examples
 from colbertxm.data.smart_home import open_smart_home
+from colbertxm.data.translated import translate_queries
 from colbertxm.errors import UserError
 from colbertxm.languages import language
 from colbertxm.records import Text
@@ -31,8 +32,16 @@ class TrainingData:
     examples: Examples | None = None
 
 
-def smart_home(clean_only: bool, negatives_depth: int, val_langs: Sequence[str], val_sample: int) -> TrainingData:
-    """The training and development components of smart_home. Raises UserError for a language that it has not."""
+def smart_home(
+    clean_only: bool,
+    negatives_depth: int,
+    val_langs: Sequence[str],
+    val_sample: int,
+    translated_share: float = 0.0,
+    translated_langs: Sequence[str] = (),
+) -> TrainingData:
+    """The training and development components of smart_home, a share of the training queries translated. Raises
+    UserError for a language that it has not."""
     collection = open_smart_home(fetch(HOMEASSISTANT))
     known = collection.languages("dev", at_least=1)
     codes = [language(spelling).code for spelling in val_langs]
@@ -41,9 +50,10 @@ def smart_home(clean_only: bool, negatives_depth: int, val_langs: Sequence[str],
             raise UserError(
                 f"smart_home has no development pairs in {code!r}; data.val_langs can be {', '.join(known)}"
             )
+    pairs = collection.training_pairs("train", "en", clean=clean_only)
     return TrainingData(
         name="smart_home",
-        pairs=tuple(collection.training_pairs("train", "en", clean=clean_only)),
+        pairs=tuple(translate_queries(collection, pairs, translated_share, translated_langs)),
         pools=tuple(collection.collection("dev", code, code, sample=val_sample) for code in codes),
         languages=collection.languages("test"),
         negatives_depth=negatives_depth,
