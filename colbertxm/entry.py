@@ -126,6 +126,12 @@ def check_filled(cfg: DictConfig, verb: str) -> None:
         raise UserError(f"{verb} needs {given}: see `colbertxm {verb} --help`")
 
 
+def check_cluster(name: str) -> None:
+    """Raise UserError for a cluster that there is not."""
+    if name != "ray":
+        raise UserError(f"cluster={name!r} is unknown{nearest(name, ['ray'])}: give ray, or leave it out")
+
+
 def known_keys(verb: str) -> list[str]:
     """Every dotted key of a verb's default configuration."""
     found: list[str] = []

@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from colbertxm import entry
 from colbertxm.records import Text
+
+if TYPE_CHECKING:
+    from colbertxm.model.encoder import Encoder
+    from colbertxm.retriever import Retriever
 
 
 def run(cfg: DictConfig) -> None:
@@ -28,6 +32,7 @@ def run(cfg: DictConfig) -> None:
     passages = read_passages(cfg, encoder.languages)
     encoder.check_languages(sorted({p.lang for p in passages}))
     output = index_folder(cfg.checkpoint, model, cfg.output)
+    retriever = Retriever(encoder) if cfg.cluster is None else on_cluster(cfg, model, encoder)
     say(f"encoding {len(passages)} passages")
     started = time.perf_counter()
     with meter(cfg, encoder) as energy:
@@ -35,7 +40,7 @@ def run(cfg: DictConfig) -> None:
         def meta() -> dict[str, Any]:
             return {"model": str(model), "corpus": cfg.corpus, **energy.notes()}
 
-        Retriever(encoder).write(
+        retriever.write(
             output,
             passages,
             meta,
@@ -51,6 +56,22 @@ def run(cfg: DictConfig) -> None:
     print(f"index: {output}")
     lang = passages[0].lang
     print(f'next:  colbertxm search "turn the lights off" lang={lang} checkpoint={cfg.checkpoint} index={output}')
+
+
+def on_cluster(cfg: DictConfig, model: Path, encoder: Encoder) -> Retriever:
+    """One that writes with the vectors of Ray's actors. Raises UserError for another cluster, and without `bits`."""
+    from colbertxm.cluster.indexing import ClusterRetriever
+    from colbertxm.cluster.on_ray import RayEncoders, RaySettings, connect
+    from colbertxm.errors import UserError
+    from colbertxm.stages import say
+
+    entry.check_cluster(cfg.cluster)
+    if cfg.bits is None:
+        raise UserError("a cluster builds compressed indexes alone: give bits=4 (or 1, 2, 8)")
+    settings = RaySettings(**entry.plain(cfg.ray))
+    pool = RayEncoders(connect(settings), settings, model, encoder)
+    say(f"{pool.size} actors of {settings.threads} processors and {settings.gpus:g} GPUs")
+    return ClusterRetriever(encoder, pool, settings.retries)
 
 
 def named_languages(cfg: DictConfig) -> list[str] | None:

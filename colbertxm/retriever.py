@@ -32,6 +32,7 @@ from colbertxm.model.trunk import Trunk
 from colbertxm.records import Hit, Text
 
 if TYPE_CHECKING:
+    from colbertxm.cluster.searching import ClusterEngine
     from colbertxm.engine.compressed import CompressedEngine
     from colbertxm.engine.index import CompressedIndex, Document
     from colbertxm.engine.torch_engine import TorchEngine
@@ -47,7 +48,7 @@ class Retriever:
         self.encoder = encoder
         self.trunk = trunk
         self.batch_tokens = batch_tokens
-        self.engine: ExactEngine | CompressedEngine | TorchEngine | None = None
+        self.engine: ExactEngine | CompressedEngine | TorchEngine | ClusterEngine | None = None
         self.guesses: dict[str, Guess] = {}
         """By passage id: languages that were guessed and not named, and how sure that was."""
         self._known: dict[tuple[Kind, str, str], torch.Tensor] = {}
@@ -180,10 +181,15 @@ class Retriever:
         found = next(self.encoder.parameters()).device
         return found if found.type == "cuda" else torch.device("cpu")
 
-    def open(self, folder: Path, device: torch.device | str | None = None) -> Index | CompressedIndex:
-        """Search the index in `folder`, on `device` where it is named (cpu, cuda, mps), else on `self.device`;
-        returns it: its `texts_of` hits. The encoder takes over the proxies that read
-        the passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
+    def open(
+        self,
+        folder: Path,
+        device: torch.device | str | None = None,
+        engine: Callable[[Index | CompressedIndex, Path], ClusterEngine] | None = None,
+    ) -> Index | CompressedIndex:
+        """Search the index in `folder`, on `device` where it is named (cpu, cuda, mps), else on `self.device`, or by
+        what `engine` makes of it; returns it: its `texts_of` hits. The encoder takes over the proxies that read the
+        passages. Raises UserError for a damaged index, one whose vectors have other dimensions than this model's,
         and one whose passages were read by other adapters than the encoder's own proxies name."""
         index = open_index(folder)
         if index.dim != self.encoder.dim:
@@ -193,7 +199,10 @@ class Retriever:
             )
         self.encoder.lang_proxy = _same_proxies(index.meta, index.langs, self.encoder.lang_proxy, folder)
         self.guesses = {name: Guess(lang, sure) for name, (lang, sure) in index.guesses.items()}
-        self.engine = engine_on(index, checked_device(device or self.device))
+        if engine is not None:
+            self.engine = engine(index, folder)
+        else:
+            self.engine = engine_on(index, checked_device(device or self.device))
         return index
 
     def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:

@@ -252,6 +252,20 @@ class Experiment(Train):
 
 
 @dataclass
+class Ray:
+    address: str | None = None
+    actors: int | None = None
+    cpus: int | None = None
+    gpus: float = MISSING
+    retries: int = MISSING
+
+
+@dataclass
+class SearchRay(Ray):
+    partial: bool = MISSING
+
+
+@dataclass
 class Index:
     checkpoint: str = MISSING
     corpus: str = MISSING
@@ -263,6 +277,8 @@ class Index:
     bits: Any = None
     memory_mb: int = MISSING
     seed: int = MISSING
+    cluster: str | None = None
+    ray: Ray = field(default_factory=Ray)
     energy: Energy = field(default_factory=Energy)
 
 
@@ -275,6 +291,8 @@ class Search:
     lang_proxy: Any = None
     checkpoint: str = MISSING
     index: str | None = None
+    cluster: str | None = None
+    ray: SearchRay = field(default_factory=SearchRay)
     energy: Energy = field(default_factory=Energy)
 
 

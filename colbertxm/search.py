@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from colbertxm import entry
 from colbertxm.records import Text
+
+if TYPE_CHECKING:
+    from colbertxm.cluster.searching import ClusterEngine
+    from colbertxm.engine.index import CompressedIndex
+    from colbertxm.engine.store import Index
 
 
 def run(cfg: DictConfig) -> None:
@@ -29,10 +36,13 @@ def run(cfg: DictConfig) -> None:
     retriever = Retriever(open_model(model, cfg.lang_proxy))
     # Quiet: a search of a second is no place to be told what could be installed.
     with meter(cfg, retriever.encoder, quiet=True) as energy:
-        index = retriever.open(folder)
+        cluster = None if cfg.cluster is None else Cluster(cfg)
+        index = retriever.open(folder, engine=None if cluster is None else cluster.engine)
         query = read_query(cfg, asked, retriever.encoder.languages)
         passage_lang = {"same": query.lang, "all": None}.get(cfg.passage_lang, cfg.passage_lang)
         hits = retriever.search([query], cfg.k, passage_lang)[0]
+        if cluster is not None and (line := cluster.incomplete()):
+            print(line)
     texts = index.texts_of([hit.passage_id for hit in hits])
     for hit in hits:
         found = retriever.guesses.get(hit.passage_id)
@@ -40,6 +50,29 @@ def run(cfg: DictConfig) -> None:
         print(f"{hit.rank:3}  {hit.score:8.4f}  {hit.passage_id}{lang}\n     {texts[hit.passage_id]}")
     if line := energy.stop().line():
         say(line)
+
+
+class Cluster:
+    """An index's engine on Ray. Raises UserError for another cluster, and one without room."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        from colbertxm.cluster.on_ray import RaySettings
+
+        entry.check_cluster(cfg.cluster)
+        self.settings = RaySettings(**entry.plain(cfg.ray))
+        self.found: ClusterEngine | None = None
+
+    def engine(self, index: Index | CompressedIndex, folder: Path) -> ClusterEngine:
+        """One actor a group of documents, as many groups as actors."""
+        from colbertxm.cluster.on_ray import cluster_engine
+        from colbertxm.stages import say
+
+        self.found = cluster_engine(index, folder, self.settings, say)
+        return self.found
+
+    def incomplete(self) -> str | None:
+        """What the last search left out, in one line."""
+        return self.found.incomplete() if self.found is not None else None
 
 
 def read_query(cfg: DictConfig, asked: str | None, readable: Sequence[str]) -> Text:

@@ -29,7 +29,7 @@ FLOORS = [
         "engine",
     },
     {"data", "model"},
-    {"evaluation", "retriever", "matches", "engine_recall", "training_notes", "mteb_search"},
+    {"evaluation", "retriever", "cluster", "matches", "engine_recall", "training_notes", "mteb_search"},
     {"training", "service"},
     SHARED,
     ENTRY_POINTS,
@@ -44,7 +44,7 @@ ALLOWED = {  # library -> the only rooms that import it
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic"), {"service"}),
 }
 FORBIDDEN = {
-    ("evaluation", room) for room in ("model", "retriever", "matches", "engine_recall")
+    ("evaluation", room) for room in ("model", "retriever", "cluster", "matches", "engine_recall")
 }  # it takes runs, whoever made them
 
 

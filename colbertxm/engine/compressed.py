@@ -143,6 +143,19 @@ class CompressedEngine:
         given none, BUDGET or PER_HIT times `k`. `threads` None: all cores. One query uses all threads, of many each
         thread takes its own. Raises UserError for what the index cannot answer.
         """
+        found = self.ranked(queries, k, lang, ids, budget, threads)
+        return [([self.ids[n] for n in chosen.tolist()], strictly_falling(scores)) for chosen, scores in found]
+
+    def ranked(
+        self,
+        queries: Sequence[Tensor],
+        k: int,
+        lang: str | None = None,
+        ids: Wanted | None = None,
+        budget: int | None = None,
+        threads: int | None = None,
+    ) -> list[tuple[Array, Array]]:
+        """What `search` finds as positions and scores before ties are told apart: for a merge with others' finds."""
         check_search(queries, k, self.codec.dim)
         budget = budget_of(k, budget)
         chosen = self._documents(lang, ids)
@@ -161,7 +174,7 @@ class CompressedEngine:
 
     def _one(
         self, query: Tensor, chosen: Array, k: int, budget: int, threads: int, pool: ThreadPoolExecutor | None
-    ) -> tuple[list[str], Array]:
+    ) -> tuple[Array, Array]:
         question = self.ask(query, threads, pool)
         if len(chosen) > budget:
             chosen = self._listed(question, chosen, budget, pool)
@@ -172,7 +185,7 @@ class CompressedEngine:
                     chosen = np.sort(chosen[np.argpartition(scores, len(scores) - count)[-count:]])
         scores = self._everywhere(self._third, question, chosen, threads, pool)
         order = np.argsort(-scores, kind="stable")[:k]
-        return [self.ids[n] for n in chosen[order].tolist()], strictly_falling(scores[order])
+        return chosen[order], scores[order]
 
     def _listed(self, question: Question, chosen: Array, budget: int, pool: ThreadPoolExecutor | None) -> Array:
         """Those of `chosen` that inverted lists find worth a look, ascending."""

@@ -73,14 +73,26 @@ class ExactEngine:
         one document, which are never split. Raises UserError for a language or an id that no document has and
         for queries that do not fit the index.
         """
+        found = self.ranked(queries, k, lang, memory_mb, ids)
+        return [([self.ids[n] for n in chosen.tolist()], strictly_falling(row)) for chosen, row in found]
+
+    def ranked(
+        self,
+        queries: Sequence[Tensor],
+        k: int,
+        lang: str | None = None,
+        memory_mb: int = 256,
+        ids: Wanted | None = None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What `search` finds as positions and scores before ties are told apart: for a merge with others' finds."""
         check_search(queries, k, self.dim)
         searched = self._documents(lang, ids)
-        found: list[tuple[list[str], np.ndarray]] = []
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         for batch in _batches(queries, memory_mb):
             best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in batch]
             for chunk, scores in self._chunks(batch, searched, memory_mb):
                 best = [_top(*old, row, chunk, k) for old, row in zip(best, scores, strict=True)]
-            found += [([self.ids[n] for n in chosen.tolist()], strictly_falling(row)) for row, chosen in best]
+            found += [(chosen, row) for row, chosen in best]
         return found
 
     def score_all(self, queries: Sequence[Tensor], memory_mb: int = 256) -> Tensor:

@@ -13,7 +13,7 @@ writes a part, deleting writes flags, `compact` writes parts without what was de
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ from colbertxm.engine.lists import BLOCK, Lists
 from colbertxm.engine.lists import FILES as LISTS
 from colbertxm.engine.opening import COMPRESSED, checked_device
 from colbertxm.engine.seen import places
-from colbertxm.engine.strings import Names, Strings
+from colbertxm.engine.strings import Names, Span, Strings
 from colbertxm.files import MANIFEST, Entry, check_sizes, damaged, map_array, read_manifest, verify, write_array
 
 if TYPE_CHECKING:
@@ -212,6 +212,23 @@ class CompressedIndex:
         compared with their number once."""
         parts = [self._coded(number, arrays) for number, arrays in enumerate(self.parts)]
         return CompressedEngine(self.codec, parts, self.ids, self.langs, self.alive, lists=self.lists)
+
+    def engine_of(self, first: int, last: int) -> CompressedEngine:
+        """The engine over the documents `first` to `last` alone, which count from 0 there. It has no inverted lists:
+        those are of the whole index."""
+        parts, before = [], 0
+        for number, arrays in enumerate(self.parts):
+            count = len(arrays["ends"])
+            begin, end = (min(max(edge - before, 0), count) for edge in (first, last))
+            before += count
+            if begin < end:
+                whole = self._coded(number, arrays)
+                codes = replace(
+                    whole.codes, means=whole.codes.means[begin:end], mean_scales=whole.codes.mean_scales[begin:end]
+                )
+                parts.append(Part(codes, whole.starts[begin:end], whole.ends[begin:end]))
+        langs = Names(self.langs.numbers[first:last], self.langs.names)
+        return CompressedEngine(self.codec, parts, Span(self.ids, first, last), langs, self.alive[first:last])
 
     def engine_on(self, device: torch.device | str) -> CompressedEngine | TorchEngine:
         """The engine that searches on `device`: the kernels on the CPU, else `TorchEngine`.

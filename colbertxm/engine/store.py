@@ -79,6 +79,12 @@ class Index:
     def engine(self) -> ExactEngine:
         return ExactEngine(self.vectors, self.offsets, self.ids, self.langs)
 
+    def engine_of(self, first: int, last: int) -> ExactEngine:
+        """The engine over the documents `first` to `last` alone, which count from 0 there."""
+        offsets = self.offsets[first : last + 1]
+        vectors = self.vectors[int(offsets[0]) : int(offsets[-1])]
+        return ExactEngine(vectors, offsets - offsets[0], self.ids[first:last], self.langs[first:last])
+
 
 def write_index(
     folder: Path,

@@ -67,6 +67,19 @@ class Strings(_Lazy):
                 first = last
 
 
+class Span(_Lazy):
+    """Strings `first` to `last` of others."""
+
+    def __init__(self, whole: Sequence[str], first: int, last: int) -> None:
+        self.whole, self.first, self.last = whole, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def _at(self, n: int) -> str:
+        return self.whole[self.first + n]
+
+
 class Names(_Lazy):
     """A few names by their numbers, one a document: languages."""
 
