@@ -50,6 +50,8 @@ def run(cfg: DictConfig) -> None:
         name = baselines.checkpoint_row(checkpoint)
         encoder.check_languages(langs)
         encoder = with_policy(encoder, cfg.adapter_policy, langs, cfg.seed)
+        if cfg.adapter_policy != "own":
+            stages.say(f"adapter_policy={cfg.adapter_policy}: {encoder.lang_proxy or 'no adapter at all'}")
         if name in systems:
             raise UserError(f"two systems are named {name!r} (a row is named after the folder around its model): "
                             "evaluate them one by one, with an output of their own")  # fmt: skip
