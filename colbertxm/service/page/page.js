@@ -97,7 +97,7 @@ function told(found) {
 function column(which, found, other, asked) {
   const about = info.models.find((one) => one.which === which);
   const heading = other &&
-    make("h2", {}, about.name, make("small", {}, about.engine === "exact" ? "exhaustive" : about.engine));
+    make("h2", {}, about.name, " ", make("small", {}, about.engine === "exact" ? "exhaustive" : about.engine));
   const hits = found.hits.map((hit) => result(hit, which, about, other, { ...asked, lang: found.lang }));
   return make("section", { class: "column", "aria-label": `Results of ${about.name}` },
     heading || null, make("ol", { class: "hits" }, ...hits));
