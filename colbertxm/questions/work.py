@@ -63,6 +63,9 @@ def leave(cfg: DictConfig, measured: list[Measured], ready: Ready, folder: Path,
     write_json(folder / "rows.json", {"rows": rows, "seconds": round(seconds, 1), "provenance": notes})
     logger = ready.logger or make_logger(folder, cfg.logger.project, title(cfg), cfg.logger.mode, plain(cfg))
     if logger:
+        # What trained logs its settings below `config`: a dashboard wants these in one place.
+        about = {"question": cfg.question, "condition": cfg.condition, "size": cfg.size, "config_hash": job_hash(cfg)}
+        logger.experiment.config.update(about, allow_val_change=True)
         log_table(logger, "rows", rows)
         means = {f"{MAIN}/{r['metric']}/{r['language_pair']}": r["value"] for r in rows if r["value"] is not None}
         logger.experiment.log(means)
