@@ -116,7 +116,8 @@ def test_a_killed_sweep_continues_with_the_missing_job_alone(
     kill([process])
     assert [finished(cfg) is not None for _, cfg in jobs] == [True, False]
     capsys.readouterr()
-    assert command.run_plan(jobs) == []
+    assert command.run_plan(jobs, keep_models=False) == []
+    assert not second.parent.exists(), "nobody needs the model any more"
     printed = capsys.readouterr()
     assert "2 jobs, 1 finished before" in printed.out and printed.out.count("min left") == 1
     assert printed.err.count(": starts, ") == 1 and "name=single_vector seed=1: starts" in printed.err
@@ -218,7 +219,9 @@ def test_compression_energy_and_teachers(world: Path, capsys: pytest.CaptureFixt
                                   "energy.tdp_watts=100")  # fmt: skip
     taught = experiment_jobs.jobs("distillation", "experiment=nway_labels,nway_ensemble", "seed=1",
                                   "trainer.negatives=2")  # fmt: skip
-    assert command.run_plan([*bits, *energy, *taught]) == []
+    assert len(workshop.models_of(taught[1][1])) == 3, "itself and two teachers"
+    assert command.run_plan([*bits, *energy, *taught], keep_models=False) == []
+    assert not list(Path("outputs/experiments/models").iterdir())
     err = capsys.readouterr().err
     assert err.count("asking the teacher") == 2 and err.count("  trained in") == 1 + 3, "seed 1's labels are shared"
     rows = [r for _, cfg in bits for r in finished(cfg)["rows"]]  # type: ignore[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,16 +26,19 @@ class Asked:
     questions: list[str]
     overrides: list[str]
     folder: Path
+    keep_models: bool
 
 
 def asked(arguments: Sequence[str]) -> Asked:
     """Raises UserError for an unknown size, question, or what is no key=value."""
-    found = {"size": "full", "question": "", "folder": str(config_folder().parent / "experiments")}
+    found = {"size": "full", "question": "", "folder": str(config_folder().parent / "experiments"), "models": "drop"}
     overrides = []
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if not sign:
-            raise UserError(f"{argument!r} is no key=value: size=small, question=NAME, folder=PLACE or a job's setting")
+            raise UserError(
+                f"{argument!r} is no key=value: size=small, question=NAME, folder=PLACE, models=keep or a setting"
+            )
         if key in found:
             found[key] = value
         else:
@@ -43,7 +47,9 @@ def asked(arguments: Sequence[str]) -> Asked:
     names = found["question"].strip("[]").split(",") if found["question"] else sorted(known, key=_place)
     for name in names:
         sweep_of(name, found["size"])
-    return Asked(found["size"], names, overrides, Path(found["folder"]))
+    if found["models"] not in ("drop", "keep"):
+        raise UserError(f"models={found['models']}{nearest(found['models'], ('drop', 'keep'))}: choose drop or keep")
+    return Asked(found["size"], names, overrides, Path(found["folder"]), found["models"] == "keep")
 
 
 def _place(question: str) -> tuple[int, str]:
@@ -52,7 +58,8 @@ def _place(question: str) -> tuple[int, str]:
 
 def run_all(arguments: Sequence[str]) -> int:
     """All jobs of the questions in this process, one after the other, with a line each and the time left; then the
-    tables. A job that a user can mend does not stop the others; the exit status is 1 where one failed."""
+    tables. A job that a user can mend does not stop the others; the exit status is 1 where one failed. A model that no
+    later job needs is deleted (half a gigabyte each), unless models=keep."""
     from colbertxm.questions.tables import write_question
 
     wanted = asked(arguments)
@@ -61,7 +68,7 @@ def run_all(arguments: Sequence[str]) -> int:
         for question in wanted.questions
         for job in expand(sweep_of(question, wanted.size), wanted.overrides)
     ]
-    failures = run_plan(plan)
+    failures = run_plan(plan, wanted.keep_models)
     for question in wanted.questions:
         if not wanted.overrides:
             write_question(question, wanted.folder)
@@ -70,10 +77,10 @@ def run_all(arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def run_plan(plan: Sequence[tuple[str, DictConfig]]) -> list[str]:
+def run_plan(plan: Sequence[tuple[str, DictConfig]], keep_models: bool = True) -> list[str]:
     """Run the jobs that are missing; what failed, a line each."""
     from colbertxm.questions.work import run_job, title
-    from colbertxm.questions.workshop import here
+    from colbertxm.questions.workshop import here, models_of
 
     missing = [(question, cfg) for question, cfg in plan if finished(cfg) is None]
     print(f"{len(plan)} jobs, {len(plan) - len(missing)} finished before", flush=True)
@@ -87,6 +94,10 @@ def run_plan(plan: Sequence[tuple[str, DictConfig]]) -> list[str]:
             if error.code != 1:  # a signal asked the training to stop
                 raise
             failures.append(f"{title(cfg)}: {error}")
+        if not keep_models:
+            needed = set[Path]().union(*(models_of(later) for _, later in missing[number:]))
+            for folder in models_of(cfg) - needed:
+                shutil.rmtree(folder, ignore_errors=True)
         took = time.perf_counter() - started
         seconds.setdefault(question, []).append(took)
         left = time_left(seconds, [name for name, _ in missing[number:]])

@@ -120,21 +120,13 @@ class Workshop:
 
     def _teachers(self, cfg: DictConfig) -> list[str] | None:
         """The model folders that teach."""
-        if not cfg.teacher or not (cfg.loss.distillation or cfg.loss.margin_mse):
-            return None
         found = []
-        for named in cfg.teacher:
-            if not named.startswith(SEED):
-                found.append(named)
-                continue
-            if not named.removeprefix(SEED).isdigit():
-                raise UserError(f"teacher={named!r}: give a model folder, or seed:N")
-            own = copy.deepcopy(cfg)
-            own.loss.update(LABELS)
-            own.update({"teacher": None, "seed": int(named.removeprefix(SEED))})
-            stages.say(f"  the teacher of seed {own.seed}")
-            found.append(str(self.trained(own, watched=False)[0] / "model"))
-        return found
+        for named in taught_by(cfg):
+            own = teacher_config(cfg, named)
+            if own is not None:
+                stages.say(f"  the teacher of seed {own.seed}")
+            found.append(named if own is None else str(self.trained(own, watched=False)[0] / "model"))
+        return found or None
 
     def _prepared(self, cfg: DictConfig) -> tuple[stages.Base | None, Material | None]:
         """The base with its cached layers, and mined negatives, for pairs in memory; a stream brings its own."""
@@ -167,6 +159,31 @@ def with_languages(cfg: DictConfig, data: TrainingData) -> DictConfig:
         pools = [pool.query_lang for pool in data.pools]
         settings.model.languages = list(dict.fromkeys([*data.languages, *pools, *asked]))
     return settings
+
+
+def taught_by(cfg: DictConfig) -> list[str]:
+    """The teachers, where the loss asks any."""
+    return list(cfg.teacher or []) if cfg.loss.distillation or cfg.loss.margin_mse else []
+
+
+def teacher_config(cfg: DictConfig, named: str) -> DictConfig | None:
+    """The run that `seed:N` stands for: the same on hard labels; None of a folder. Raises UserError for no number."""
+    if not named.startswith(SEED):
+        return None
+    if not named.removeprefix(SEED).isdigit():
+        raise UserError(f"teacher={named!r}: give a model folder, or seed:N")
+    own = copy.deepcopy(cfg)
+    own.loss.update(LABELS)
+    own.update({"teacher": None, "seed": int(named.removeprefix(SEED))})
+    return own
+
+
+def models_of(cfg: DictConfig) -> set[Path]:
+    """The folders of the models that a job needs, its teachers' among them."""
+    if cfg.checkpoint is not None:
+        return set()
+    runs = [cfg, *filter(None, (teacher_config(cfg, named) for named in taught_by(cfg)))]
+    return {Path(run.output) / "models" / training_hash(run) for run in runs}
 
 
 def trunk_depth(cfg: DictConfig, base: stages.Base) -> int:
