@@ -5,7 +5,6 @@ Listens on http://127.0.0.1:8080; the environment's COLBERTXM_API_KEY, where it 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -27,34 +26,25 @@ def run(cfg: DictConfig) -> None:
         if (error.name or "").split(".")[0] in ("fastapi", "starlette", "uvicorn", "pydantic"):
             raise MissingExtra(f"{error.name}, which serve needs,", "serve") from None
         raise
-    limits = Limits(**entry.plain(cfg.limits))
-    bound = (address := Address(cfg.host, cfg.port, cfg.without_key)).bind()
-    other = cfg.compare
-    if other.name is not None and other.checkpoint is None and other.index is None:
+    limits, second = Limits(**entry.plain(cfg.limits)), cfg.compare
+    bound = (address := Address(cfg.host, cfg.port, cfg.without_key)).bind()  # before what takes seconds
+    given = second.checkpoint is not None or second.index is not None
+    if second.name is not None and not given:
         raise UserError("compare.name is given alone: name compare.checkpoint, compare.index or both")
-    main = open_served(cfg, cfg.checkpoint, cfg.index, cfg.name, limits.indexed)
-    compare = None
-    if other.checkpoint is not None or other.index is not None:
-        compare = open_served(cfg, other.checkpoint or cfg.checkpoint, other.index, other.name)
+    main = opened(cfg, cfg.checkpoint, cfg.index, cfg.name)
+    compare = opened(cfg, second.checkpoint or cfg.checkpoint, second.index, second.name) if given else None
     serve(bound, address, main, compare, limits)
 
 
-def open_served(
-    cfg: DictConfig, checkpoint: str, index: str | None, name: str | None, indexed: int | None = None
-) -> Served:
+def opened(cfg: DictConfig, checkpoint: str, index: str | None, name: str | None) -> Served:
     """A model with its index."""
     from colbertxm.service.served import Served
     from colbertxm.stages import index_folder, open_model, resolve_model
 
     model = resolve_model(checkpoint)
     folder = index_folder(checkpoint, model, index)
-    return Served(
-        name or f"{model.parent.name}/{Path(folder).name}",
-        open_model(model, cfg.lang_proxy),
-        folder,
-        cfg.device,
-        indexed,
-    )
+    title = name or f"{model.parent.name}/{folder.name}"
+    return Served(title, open_model(model, cfg.lang_proxy), folder, cfg.device, cfg.limits.indexed)
 
 
 main = entry.main("serve", run)

@@ -1,5 +1,5 @@
-"""A thousand requests that schemathesis makes wrong by our own OpenAPI document, and bytes that are hardly JSON: no 500,
-each refusal in one line, and the index as it was."""
+"""A thousand requests that schemathesis makes wrong by our own OpenAPI document, and bytes that are hardly JSON: no
+500, each refusal in one line, and the index as it was."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ pytest.importorskip("fastapi")
 from colbertxm.engine.opening import open_index, verify
 
 pytestmark = pytest.mark.slow
-EACH = {("/search", "POST"): 400, ("/documents", "POST"): 300, ("/matches", "POST"): 200, ("/documents/{id}", "GET"): 50,
-        ("/documents/{id}", "DELETE"): 50}  # fmt: skip
+EACH = {
+    ("/search", "POST"): 400,
+    ("/documents", "POST"): 300,
+    ("/matches", "POST"): 200,
+    ("/documents/{id}", "GET"): 50,
+    ("/documents/{id}", "DELETE"): 50,
+}
 RIGHT = {
     "/search": {"query": "lamp", "lang": "en", "k": 3, "filters": {"passage_lang": ["en"], "ids": ["en:1"]}},
     "/matches": {"query": "lamp", "lang": "en", "id": "en:1"},

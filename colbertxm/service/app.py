@@ -6,6 +6,7 @@
 Annotations are not postponed here: FastAPI reads those of the handlers, whose bodies carry this service's limits.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,7 +84,7 @@ def add_documents(app: FastAPI, service: Service, shape: shapes.Bodies) -> None:
     @app.get("/documents/{id:path}", response_model=shapes.PassageAnswer, responses=NOT_THERE)
     async def passage(id: str) -> Response:
         """A passage."""
-        return Answer(service.passage(id).model_dump())
+        return Answer((await asyncio.to_thread(service.passage, id)).model_dump())
 
     @app.delete("/documents/{id:path}", response_model=shapes.IndexedAnswer, responses=NOT_THERE)
     async def delete(id: str) -> Response:

@@ -68,8 +68,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if not scope["path"].startswith("/page/"):
-                    headers.setdefault("cache-control", "no-store")
+                page = scope["path"].startswith("/page/")
+                headers.setdefault("cache-control", "no-cache" if page else "no-store")
             await send(message)
 
         self._count += 1
@@ -79,6 +79,9 @@ class Guard:
         except Refused as refused:
             if not begun:
                 await failure(refused.status, str(refused), refused.headers)(scope, receive, sending)
+        except Exception:
+            if not begun:  # else it was answered and its traceback printed: the server would print it once more
+                raise
         finally:
             self._count -= 1
             self.metrics.request(route(scope), known_method(scope["method"]), status, time.perf_counter() - started)

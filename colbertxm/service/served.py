@@ -27,7 +27,7 @@ from colbertxm.model.encoder import Encoder
 from colbertxm.model.tokens import Kind, check_text
 from colbertxm.records import Text
 from colbertxm.retriever import Retriever
-from colbertxm.service.snapshot import Passage, Snapshot, codes
+from colbertxm.service.snapshot import Passage, Snapshot
 
 PASSAGES = 16  # encoded before the next search may have the encoder
 PARTS = 32  # of a compressed index beyond those that it needs, before they are joined: each costs a search a little
@@ -113,28 +113,29 @@ class Served:
     def search(self, asks: Sequence[Ask]) -> list[Found | Exception]:
         """Several searches at once: one that fails does not disturb the others."""
         snapshot = self.snapshot
-        try:
-            return self._search(snapshot, asks)
-        except Exception as error:
-            if len(asks) == 1:
-                return [error]
-            return [found for ask in asks for found in self.search([ask])]
-
-    def _search(self, snapshot: Snapshot, asks: Sequence[Ask]) -> list[Found | Exception]:
-        queries = self._told([ask.query for ask in asks])
-        vectors = self._encoded(queries, "query")
         results: list[Found | Exception] = [UserError("not searched")] * len(asks)
         groups: dict[tuple[int, tuple[str, ...] | None, frozenset[str] | None], list[int]] = {}
+        queries: dict[int, Text] = {}
         for n, ask in enumerate(asks):
-            langs = (queries[n].lang,) if ask.langs == SAME else None if ask.langs == ALL else tuple(codes(ask.langs))
+            try:
+                query = self._told(ask.query)
+            except Exception as error:
+                results[n] = error
+                continue
+            langs = (query.lang,) if ask.langs == SAME else None if ask.langs == ALL else tuple(ask.langs)
             groups.setdefault((ask.k, langs, ask.ids), []).append(n)
+            queries[n] = query
+        vectors = dict(zip(queries, self._encoded(list(queries.values()), "query"), strict=True))
         for (k, langs, ids), members in groups.items():
-            mask = snapshot.mask(langs, ids)
-            found = snapshot.search([vectors[n] for n in members], k, mask)
-            for n, (names, scores) in zip(members, found, strict=True):
-                passages = snapshot.passages(names)
-                hits = [(passages[name], score) for name, score in zip(names, scores, strict=True)]
-                results[n] = Found(queries[n], hits)
+            try:
+                found = snapshot.search([vectors[n] for n in members], k, snapshot.mask(langs, ids))
+                passages = snapshot.passages({name for names, _ in found for name in names})
+                for n, (names, scores) in zip(members, found, strict=True):
+                    hits = [(passages[name], score) for name, score in zip(names, scores, strict=True)]
+                    results[n] = Found(queries[n], hits)
+            except Exception as error:
+                for n in members:
+                    results[n] = error
         return results
 
     def match(self, asks: Sequence[MatchAsk]) -> list[tuple[Matches, Passage] | Exception]:
@@ -146,9 +147,9 @@ class Served:
             if isinstance(ask.passage, str):
                 passage = self.passage(ask.passage)
             else:
-                (text,) = self._told([ask.passage])
+                text = self._told(ask.passage)
                 passage = Passage(text.id, text.text, text.lang, text.lang_confidence)
-            (query,) = self._told([ask.query])
+            query = self._told(ask.query)
             with self._lock:
                 return match(self.encoder, query, Text(passage.id, passage.text, passage.lang)), passage
         except Exception as error:
@@ -188,7 +189,7 @@ class Served:
     def _documents(self, texts: Sequence[Text]) -> list[Document]:
         documents = []
         for start in range(0, len(texts), PASSAGES):
-            some = self._told(texts[start : start + PASSAGES])
+            some = [self._told(text) for text in texts[start : start + PASSAGES]]
             vectors = self._encoded(some, "passage")
             documents += [
                 Document(t.id, language(t.lang).code, v, t.text, t.lang_confidence)
@@ -215,20 +216,18 @@ class Served:
                 print(f"colbertxm: not compacted: {error}", file=sys.stderr, flush=True)
 
     def _encoded(self, texts: Sequence[Text], kind: Kind) -> list[Tensor]:
+        if not texts:
+            return []
         with self._lock:
             vectors = self._retriever.encode(texts, kind)
         return [vectors[n] for n in range(len(texts))]
 
-    def _told(self, texts: Sequence[Text]) -> list[Text]:
-        """The texts, those in `auto` in the language among the model's that they seem to be in."""
-        unknown = [text.text for text in texts if text.lang == AUTO]
-        guesses = iter(identify(unknown, self.languages) if unknown else [])
-        return [
-            replace(text, lang=guess.lang, lang_confidence=guess.confidence)
-            if text.lang == AUTO and (guess := next(guesses))
-            else text
-            for text in texts
-        ]
+    def _told(self, text: Text) -> Text:
+        """The text, one in `auto` in the language among the model's that it seems to be in."""
+        if text.lang != AUTO:
+            return text
+        (guess,) = identify([text.text], self.languages)
+        return replace(text, lang=guess.lang, lang_confidence=guess.confidence)
 
 
 def crowded(index: CompressedIndex) -> bool:
