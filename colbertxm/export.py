@@ -1,25 +1,39 @@
-"""Write a model for another library: `python -m colbertxm.export checkpoint=FOLDER to=pylate output=FOLDER`."""
+"""Write a model for another library: `python -m colbertxm.export checkpoint=FOLDER to=pylate output=FOLDER`,
+or an index for a serving database: `python -m colbertxm.export index=FOLDER to=qdrant path=FOLDER`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from colbertxm import entry
 from colbertxm.errors import UserError, nearest
 
 
 def run(cfg: DictConfig) -> None:
+    """Write what `to` asks for."""
+    from colbertxm.exporting import DATABASES, to_database
+    from colbertxm.model.formats import OWN, WRITERS
+
+    known = (*WRITERS, OWN, *DATABASES)
+    if OmegaConf.is_missing(cfg, "to") or cfg.to not in DATABASES:
+        entry.check_filled(cfg, "export")
+    if cfg.to not in known:
+        raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, known)}: choose of {', '.join(known)}")
+    if cfg.to in DATABASES:
+        to_database(cfg)
+    else:
+        to_folder(cfg)
+
+
+def to_folder(cfg: DictConfig) -> None:
     """Read the model with the chosen languages and write it in the layout asked for."""
     from colbertxm.model.checkpoints import load_model, save_model
-    from colbertxm.model.formats import OWN, WRITERS, write_as
+    from colbertxm.model.formats import OWN, write_as
     from colbertxm.stages import resolve_model, say
 
-    entry.check_filled(cfg, "export")
-    layouts = (*WRITERS, OWN)
-    if cfg.to not in layouts:
-        raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, layouts)}: choose of {', '.join(layouts)}")
     if cfg.lang and cfg.languages:
         raise UserError("export takes lang=... or languages=[...], not both")
     languages = [cfg.lang] if cfg.lang else None if cfg.languages is None else list(cfg.languages)

@@ -402,6 +402,16 @@ class Export:
     languages: list[str] | None = None
     lang: str | None = None
     tokens: TokenConfig = field(default_factory=TokenConfig)
+    index: str | None = None
+    corpus: str | None = None
+    path: str | None = None
+    url: str | None = None
+    collection: str = MISSING
+    batch: int = MISSING
+    queries: str | None = None
+    sample: int = MISSING
+    k: int = MISSING
+    candidates: int = MISSING
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Serving databases that hold token vectors: passages of an index or a corpus, and answers beside exact MaxSim."""

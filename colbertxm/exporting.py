@@ -1,0 +1,80 @@
+"""What `colbertxm export` does besides other libraries' model folders: from a configuration to a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from colbertxm.databases.passages import Source
+from colbertxm.errors import UserError
+from colbertxm.records import Text
+from colbertxm.retriever import Retriever
+
+DATABASES = ("qdrant", "lancedb")
+
+
+def to_database(cfg: DictConfig) -> None:
+    """Write an index or a corpus, and say what its answers miss. Raises UserError for settings that do not go
+    together."""
+    from colbertxm.data.corpus import read_corpus
+    from colbertxm.databases.export import export
+    from colbertxm.databases.lance import Lance
+    from colbertxm.databases.passages import from_corpus, from_index
+    from colbertxm.databases.qdrant import Qdrant
+    from colbertxm.progress import progress
+    from colbertxm.stages import index_folder, open_model, resolve_model, say
+
+    if cfg.index and cfg.corpus:
+        raise UserError(
+            "export takes index=... or corpus=..., not both: the one has its vectors, the other gets new ones"
+        )
+    if min(cfg.batch, cfg.candidates, cfg.k) < 1 or cfg.sample < 0:
+        raise UserError("batch, candidates and k must be at least 1, and sample at least 0")
+    kind = Qdrant if cfg.to == "qdrant" else Lance
+    model = resolve_model(cfg.checkpoint)
+    retriever = Retriever(open_model(model))
+    if cfg.corpus:
+        texts = read_corpus(Path(cfg.corpus), [cfg.lang] if cfg.lang else [])
+        retriever.encoder.check_languages(sorted({text.lang for text in texts}))
+        source = from_corpus(texts, retriever)
+    else:
+        source = from_index(retriever.open(index_folder(cfg.checkpoint, model, cfg.index)))
+    database = kind(cfg.collection, source.dim, cfg.path, cfg.url)
+    queries = queries_of(cfg, source)
+    vectors = retriever.encode(queries, "query")
+    say(f"writing {len(source.ids)} passages to {cfg.to}")
+    report = export(
+        source, database, [vectors[i] for i in range(len(queries))], cfg.batch, cfg.k, cfg.candidates,
+        progress(len(source.ids), "passages"),
+    )  # fmt: skip
+    database.close()
+    print(f"{cfg.to}: {report.written} passages in {cfg.collection!r} at {cfg.url or cfg.path}")
+    if report.held > report.written:
+        print(
+            f"it also holds {report.held - report.written} passages that were there before and are not in this export"
+        )
+    if report.recall is not None:
+        kind_ = "queries" if cfg.queries else "passages as queries"
+        print(
+            f"recall@{cfg.k} of exact MaxSim over the same vectors: {report.recall:.3f} ({len(queries)} {kind_}, "
+            f"{cfg.candidates} candidates reranked), {report.ms:.1f} ms a query"
+        )
+
+
+def queries_of(cfg: DictConfig, source: Source) -> list[Text]:
+    """The user's queries, at most `sample`, or as many passages drawn by seed. Raises UserError for an index without
+    texts."""
+    from colbertxm.data.corpus import read_corpus
+
+    if not cfg.sample:
+        return []
+    if cfg.queries:
+        texts: Sequence[Text] = read_corpus(Path(cfg.queries), [cfg.lang] if cfg.lang else [])
+        return list(texts)[:: -(-len(texts) // cfg.sample)]
+    drawn = torch.randperm(len(source.ids), generator=torch.Generator().manual_seed(0))[: cfg.sample].tolist()
+    if empty := [source.ids[n] for n in drawn if not source.texts[n]]:
+        raise UserError(f"the index holds no text of {empty[0]!r} to ask with: give queries=FILE, or sample=0")
+    return [Text(f"query-{n}", source.texts[n], source.langs[n]) for n in drawn]
