@@ -8,6 +8,7 @@ fails before anything is loaded. Values live in conf/; here stand types alone, s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -486,6 +487,7 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
+@cache
 def register() -> None:
     """Make the schemas known to Hydra as `<verb>_schema`; calling it twice does no harm."""
     for verb, schema in SCHEMAS.items():

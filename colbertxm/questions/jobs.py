@@ -6,9 +6,12 @@ outputs/experiments/models/HASH/model           a trained model; jobs that diffe
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,17 +108,28 @@ def grid(sweep: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
 
 def expand(sweep: str, overrides: Sequence[str] = ()) -> list[Job]:
     """The overrides of every job that `colbertxm experiment -m sweep=SWEEP OVERRIDES` runs, in its order."""
-    import itertools
-
     lists = [[f"{key}={value}" for value in values] for key, values in _parsed(sweep, overrides).items()]
     return [[f"sweep={sweep}", *job] for job in itertools.product(*lists)]
 
 
 def compose_job(job: Job) -> DictConfig:
-    """The configuration of one job."""
+    """The configuration of one job. To compose one takes a third of a second, so jobs that differ in their seeds alone
+    are copies of one."""
+    seeds = [word.removeprefix("seed=") for word in job if word.startswith("seed=")]
+    if not all(seed.isdecimal() for seed in seeds):
+        return compose("experiment", job)
+    cfg = copy.deepcopy(_composed(tuple(word for word in job if not word.startswith("seed="))))
+    for seed in seeds:
+        cfg.seed = int(seed)
+    return cfg
+
+
+@lru_cache(maxsize=64)
+def _composed(job: tuple[str, ...]) -> DictConfig:
     return compose("experiment", job)
 
 
+@cache
 def _own(sweep: str) -> dict[str, str]:
     cfg = compose("experiment", [f"sweep={sweep}"], hydra_too=True)
     params: dict[str, str] = {str(key): str(value) for key, value in (cfg.hydra.sweeper.params or {}).items()}
