@@ -19,13 +19,9 @@ pytest.importorskip("fastapi")
 from colbertxm.engine.opening import open_index, verify
 
 pytestmark = pytest.mark.slow
-EACH = {
-    ("/search", "POST"): 400,
-    ("/documents", "POST"): 300,
-    ("/matches", "POST"): 200,
-    ("/documents/{id}", "GET"): 50,
-    ("/documents/{id}", "DELETE"): 50,
-}
+MALFORMED = {"/search": 450, "/documents": 350, "/matches": 250}
+ODD = [("/documents/{id}", "GET"), ("/documents/{id}", "DELETE"), ("/search", "POST"), ("/documents", "POST")]
+"""Requests that fit the document and mean nothing: any id, any language."""
 RIGHT = {
     "/search": {"query": "lamp", "lang": "en", "k": 3, "filters": {"passage_lang": ["en"], "ids": ["en:1"]}},
     "/matches": {"query": "lamp", "lang": "en", "id": "en:1"},
@@ -76,10 +72,11 @@ def test_a_thousand_requests_of_schemathesis(made: Made, tmp_path: Path) -> None
 
             sent()
 
-        for (path, method), count in EACH.items():
-            run(path, method, count, schemathesis.GenerationMode.NEGATIVE)
+        for path, count in MALFORMED.items():
+            run(path, "POST", count, schemathesis.GenerationMode.NEGATIVE)
         malformed = sum(statuses.values())
-        run("/search", "POST", 100, schemathesis.GenerationMode.POSITIVE)
+        for path, method in ODD:
+            run(path, method, 40, schemathesis.GenerationMode.POSITIVE)
         check_whole(service, folder, added)
         assert "Traceback" not in service.log.read_text()
     print(f"{malformed} malformed requests:", dict(statuses))
