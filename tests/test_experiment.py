@@ -213,34 +213,43 @@ def test_the_wandb_sweep_covers_the_grid(question: str, tmp_path: Path) -> None:
     assert next(s for s in stored if s["name"] == question)["panels"] == panels
 
 
-def test_compression_energy_and_teachers(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bits = experiment_jobs.jobs("compression", "index.bits=null,4", "seed=1", "index.budgets=[10,20]")
-    energy = experiment_jobs.jobs("energy", "experiment=multi_vector", "seed=1", "index.passages=5", "energy.mode=auto",
-                                  "energy.tdp_watts=100")  # fmt: skip
+def test_teachers_are_trained_first_and_shared(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taught = experiment_jobs.jobs("distillation", "experiment=nway_labels,nway_ensemble", "seed=1",
                                   "trainer.negatives=2")  # fmt: skip
-    assert len(workshop.models_of(taught[1][1])) == 3, "itself and two teachers"
-    assert command.run_plan([*bits, *energy, *taught], keep_models=False) == []
-    assert not list(Path("outputs/experiments/models").iterdir())
+    assert len(workshop.models_of(taught[1][1])) == 3, "itself and two teachers"  # type: ignore[arg-type]
+    assert command.run_plan(taught, keep_models=False) == []  # type: ignore[arg-type]
     err = capsys.readouterr().err
-    assert err.count("asking the teacher") == 2 and err.count("  trained in") == 1 + 3, "seed 1's labels are shared"
-    rows = [r for _, cfg in bits for r in finished(cfg)["rows"]]  # type: ignore[index]
-    exact = [r for r in rows if "bits=None budget=all" in r["settings"]]
-    overlap = {r["settings"].split(" size")[0]: r["value"] for r in rows if r["metric"] == "overlap@10"}
-    assert overlap["bits=None budget=all"] > 0.9 and set(overlap) == {
-        "bits=None budget=all", "bits=4 budget=10", "bits=4 budget=20",
-    }  # fmt: skip
-    size = {r["settings"].split()[0]: r["value"] for r in rows if r["metric"] == "bytes_per_vector"}
-    assert size["bits=None"] >= 16 and {r["language_pair"] for r in exact} == {"en-en", "de-de", "others", "all"}
-    figures = {r["metric"]: r for r in finished(energy[0][1])["rows"]}  # type: ignore[index]
+    assert err.count("asking the teacher") == 2 and err.count("  trained in") == 3, "seed 1's labels are shared"
+    assert not list(Path("outputs/experiments/models").iterdir())
+
+
+def test_energy_states_its_method_and_the_papers_formula(world: Path) -> None:
+    ((_, cfg),) = experiment_jobs.jobs("energy", "experiment=multi_vector", "seed=1", "index.passages=5",
+                                       "energy.mode=auto", "energy.tdp_watts=100")  # fmt: skip
+    assert command.run_plan([("energy", cfg)]) == []  # type: ignore[list-item]
+    figures = {r["metric"]: r for r in finished(cfg)["rows"]}  # type: ignore[index, arg-type]
     train = figures["training_paper_kwh"]
-    assert train["value"] == pytest.approx(100 * figures["training_seconds"]["value"] / 3.6e6, rel=1e-4)
-    assert figures["training_paper_kg"]["value"] == pytest.approx(0.432 * train["value"], rel=1e-4)
+    assert train["value"] == pytest.approx(100 * figures["training_seconds"]["value"] / 3.6e6, rel=1e-3)
+    assert figures["training_paper_kg"]["value"] == pytest.approx(0.432 * train["value"], rel=1e-3)
     index = figures["indexing_a_million_seconds"]
     assert index["value"] == pytest.approx(index["seconds"] * 1e6 / 5, rel=1e-3)
+    assert all((r["kwh"] is None) == (r["method"] == "none") for r in figures.values())
+
+
+def test_bits_and_budgets(world: Path) -> None:
+    few = ["index.bits=null,4", "seed=1", "index.budgets=[10,20]"]
+    bits = experiment_jobs.jobs("compression", *few)
+    assert command.run_plan(bits) == []  # type: ignore[arg-type]
+    rows = [r for _, cfg in bits for r in finished(cfg)["rows"]]  # type: ignore[index, arg-type]
+    overlap = {r["settings"].split(" size")[0]: r["value"] for r in rows if r["metric"] == "overlap@10"}
+    assert overlap.keys() == {"bits=None budget=all", "bits=4 budget=10", "bits=4 budget=20"}
+    assert overlap["bits=None budget=all"] > 0.9
+    size = {r["settings"].split()[0]: r["value"] for r in rows if r["metric"] == "bytes_per_vector"}
+    assert size["bits=None"] >= 16
+    exact = [r for r in rows if "bits=None budget=all" in r["settings"]]
+    assert {r["language_pair"] for r in exact} == {"en-en", "de-de", "others", "all"}
     path = readme(world / "e", "compression")
-    overrides = [*experiment_jobs.SMALL, "index.bits=null,4", "seed=1", "index.budgets=[10,20]"]
-    assert "2 of 2 jobs" in write_question("compression", world / "e", overrides)
+    assert "2 of 2 jobs" in write_question("compression", world / "e", [*experiment_jobs.SMALL, *few])
     assert "bytes a vector" in path.read_text() and "| bits=4 budget=20 | bits=None budget=all |" in path.read_text()
 
 
