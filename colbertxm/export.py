@@ -14,16 +14,18 @@ from colbertxm.errors import UserError, nearest
 
 def run(cfg: DictConfig) -> None:
     """Write what `to` asks for."""
-    from colbertxm.exporting import DATABASES, to_database
+    from colbertxm.exporting import DATABASES, ONNX, to_database, to_onnx
     from colbertxm.model.formats import OWN, WRITERS
 
-    known = (*WRITERS, OWN, *DATABASES)
+    known = (*WRITERS, OWN, ONNX, *DATABASES)
     if OmegaConf.is_missing(cfg, "to") or cfg.to not in DATABASES:
         entry.check_filled(cfg, "export")
     if cfg.to not in known:
         raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, known)}: choose of {', '.join(known)}")
     if cfg.to in DATABASES:
         to_database(cfg)
+    elif cfg.to == ONNX:
+        to_onnx(cfg)
     else:
         to_folder(cfg)
 

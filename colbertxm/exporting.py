@@ -1,19 +1,26 @@
-"""What `colbertxm export` does besides other libraries' model folders: from a configuration to a database."""
+"""What `colbertxm export` does besides other libraries' model folders: from a configuration to a database or ONNX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig
 
 from colbertxm.databases.passages import Source
+from colbertxm.entry import plain
 from colbertxm.errors import UserError
 from colbertxm.records import Text
 from colbertxm.retriever import Retriever
 
+if TYPE_CHECKING:
+    from colbertxm.model.encoder import Encoder
+    from colbertxm.model.onnx_encoder import OnnxEncoder
+
 DATABASES = ("qdrant", "lancedb")
+ONNX = "onnx"
 
 
 def to_database(cfg: DictConfig) -> None:
@@ -78,3 +85,51 @@ def queries_of(cfg: DictConfig, source: Source) -> list[Text]:
     if empty := [source.ids[n] for n in drawn if not source.texts[n]]:
         raise UserError(f"the index holds no text of {empty[0]!r} to ask with: give queries=FILE, or sample=0")
     return [Text(f"query-{n}", source.texts[n], source.langs[n]) for n in drawn]
+
+
+def to_onnx(cfg: DictConfig) -> None:
+    """Write one language for ONNX Runtime, and say how far it is from torch: on random tokens, and where there are
+    texts in `corpus`, by the hits of both. Raises UserError without `lang` and for an output that is the checkpoint."""
+    from colbertxm.languages import language, to_load
+    from colbertxm.model.checkpoints import load_model
+    from colbertxm.model.onnx_encoder import OnnxEncoder, difference, write_onnx
+    from colbertxm.stages import resolve_model
+
+    if not cfg.lang or cfg.languages:
+        raise UserError("to=onnx writes one language: give lang=de (and not languages)")
+    lang, output = language(cfg.lang).code, Path(cfg.output)
+    source = resolve_model(cfg.checkpoint, to_load([lang], {}))
+    if output.resolve() == source.resolve():
+        raise UserError(f"output={output} is the checkpoint itself: choose another folder")
+    encoder = load_model(source, languages=[lang], tokens=plain(cfg.tokens))
+    found = OnnxEncoder(write_onnx(output, encoder, lang, cfg.int8))
+    size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    print(
+        f"model: {output} (onnx{', int8' if cfg.int8 else ''}; {lang}, adapter {encoder.adapter(lang)}; {size:.0f} MB)"
+    )
+    most, cosine = difference(encoder, found)
+    print(f"beside torch, on random tokens: largest difference {most:.2e}, mean cosine {cosine:.6f}")
+    if cfg.corpus:
+        print(_same_hits(cfg, encoder, found, lang))
+
+
+def _same_hits(cfg: DictConfig, encoder: Encoder, other: OnnxEncoder, lang: str) -> str:
+    """Of `sample` queries in a corpus: what share of torch's best `k` passages ONNX finds, in one line. Passages are
+    torch's in both searches, as an index's are when only queries are encoded by ONNX."""
+    from colbertxm.data.corpus import read_corpus
+    from colbertxm.engine_recall import recall
+
+    texts = read_corpus(Path(cfg.corpus), [lang])
+    retriever = Retriever(encoder)
+    retriever.add(texts)
+    asked = read_corpus(Path(cfg.queries), [lang]) if cfg.queries else texts
+    asked = asked[:: -(-len(asked) // max(1, cfg.sample))]
+    places = {text.id: n for n, text in enumerate(texts)}
+    found = []
+    for encode in (encoder.encode, other.encode):
+        vectors = encode(asked, "query")
+        assert retriever.engine is not None
+        hits = retriever.engine.search([vectors[i] for i in range(len(asked))], cfg.k)
+        found.append([[places[name] for name in ids] for ids, _ in hits])
+    same = recall(found[1], found[0], cfg.k)
+    return f"recall@{cfg.k} of torch's own hits, {len(asked)} queries by ONNX over torch's passages: {same:.3f}"

@@ -403,6 +403,7 @@ class Export:
     languages: list[str] | None = None
     lang: str | None = None
     tokens: TokenConfig = field(default_factory=TokenConfig)
+    int8: bool = MISSING
     index: str | None = None
     corpus: str | None = None
     path: str | None = None

@@ -37,7 +37,10 @@ class Lance:
             [("id", pa.string()), ("lang", pa.string()), ("text", pa.string()), (TOKENS, pa.list_(one)), (MEAN, one)]
         )
         database = self._try(lambda: lancedb.connect(str(self.where)))
-        self.table: Any = self._try(lambda: database.create_table(collection, schema=self.schema, exist_ok=True))
+        try:
+            self.table: Any = database.open_table(collection)
+        except (ValueError, FileNotFoundError):  # it is not there
+            self.table = self._try(lambda: database.create_table(collection, schema=self.schema))
         if not self.table.schema.equals(self.schema):
             raise UserError(
                 f"the table {collection!r} at {self.where} has other columns than vectors of {dim} dimensions as "
@@ -76,7 +79,7 @@ class Lance:
         asked = self.table.search(pooled(query), vector_column_name=MEAN).distance_type("dot").limit(candidates)
         if lang is not None:
             asked = asked.where(f"lang = {_quoted(lang)}", prefilter=True)
-        rows = self._try(lambda: asked.select(["id", TOKENS]).to_arrow())
+        rows = self._try(lambda: asked.select(["id", TOKENS, "_distance"]).to_arrow())
         ids, column = rows["id"].to_pylist(), rows[TOKENS].combine_chunks()
         ends = column.offsets.to_numpy()
         flat = np.asarray(column.values.flatten()).reshape(-1, self.dim)[: int(ends[-1]) - int(ends[0])]
