@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine bench-evaluation bench-service experiments reproduction-page lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine bench-ray bench-evaluation bench-service experiments reproduction-page lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ bench-train: setup ## training beside PyLate and sentence-transformers, and its 
 
 bench-engine: setup ## our search beside fast-plaid, tachiom, xtr-warp-rs and LanceDB: hours (PEERS= for ours alone: minutes)
 	@$(PY) -m benchmarks.engine.run $(if $(filter undefined,$(origin PEERS)),,--peers "$(PEERS)") $(ARGS)
+
+bench-ray: setup ## encoding by one and by two Ray actors, and whether the bytes are one machine's (needs colbertxm[ray])
+	@$(PY) -m benchmarks.ray.run $(ARGS)
 
 bench-evaluation: setup ## measuring 6,980 queries x 1,000, and smart_home in 17 languages (ARGS='--only measure')
 	@$(PY) benchmarks/evaluation.py $(ARGS)
