@@ -192,7 +192,7 @@ def test_the_readme_and_its_commands_compose(question: str) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_wandb_sweep_covers_the_grid(question: str, tmp_path: Path) -> None:
     """By the code with which W&B's own agent makes a command line."""
-    from wandb.sdk.launch.sweeps.utils import make_launch_sweep_entrypoint
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, make_launch_sweep_entrypoint
 
     write_files([question], tmp_path)
     text = (tmp_path / question / "sweep.yaml").read_text()
@@ -203,9 +203,10 @@ def test_the_wandb_sweep_covers_the_grid(question: str, tmp_path: Path) -> None:
     lines = set()
     for values in itertools.product(*(p["values"] for p in found["parameters"].values())):
         args = {key: {"value": value} for key, value in zip(found["parameters"], values, strict=True)}
-        line, _ = make_launch_sweep_entrypoint({"args": args}, found["command"])
+        filled = create_sweep_command_args({"args": args})
+        line, own = make_launch_sweep_entrypoint(filled, list(found["command"]))
         assert line is not None and line[2:4] == ["-m", "colbertxm.experiment"]
-        lines.add(tuple(line[4:]))
+        lines.add((*line[4:], *own))
     assert lines == {tuple(job) for job in expand(question)}, "what the agent types is what -m runs"
     panels = section(question)["panels"]
     assert found["metric"]["name"] in {panel.get("metric") for panel in panels}

@@ -73,6 +73,10 @@ def test_a_taken_port_is_one_line(
 def test_a_missing_library_names_the_extra(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import colbertxm.service
+
+    # What is imported anew below becomes the package's attribute: both are put back.
+    monkeypatch.setattr(colbertxm, "service", colbertxm.service)
     for name in [name for name in sys.modules if name.startswith("colbertxm.service")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
