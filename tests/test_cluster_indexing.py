@@ -57,6 +57,7 @@ class Workers:
         self.current, self.alive, self.handles = [0] * size, set(), {}
         self.started: list[int] = []
         self.readied = 0
+        self.closed = False
 
     def ready(self, place: int) -> Hashable:
         self.readied += 1
@@ -70,6 +71,9 @@ class Workers:
         if len(self.started) - 1 in self.dies:
             self.alive.discard((place, self.current[place]))
         return handle
+
+    def close(self) -> None:
+        self.closed = True
 
     def _handle(self, place: int, texts: Sequence[Text] | None) -> int:
         self.handles[number := len(self.handles)] = (place, self.current[place]), texts
@@ -104,7 +108,7 @@ def test_lost_workers_leave_the_bytes_of_one_machine(
     ClusterRetriever(encoder, pool).write(tmp_path / "many", PASSAGES, {"a": 1}, progress=seen.append, bits=4)
     assert dict(files(tmp_path / "many")) == dict(files(tmp_path / "one"))
     assert len(CompressedIndex(tmp_path / "many").parts) > 1 and not (tmp_path / "many" / FOLDER).exists()
-    assert pool.readied >= 6 and sum(seen) == len(PASSAGES)
+    assert pool.closed and pool.readied >= 6 and sum(seen) == len(PASSAGES)
     assert "was lost (killed) and is done again" in capsys.readouterr().err
 
 

@@ -111,6 +111,7 @@ def test_a_killed_searcher_is_started_again(cluster: Any, model: Path, one: Path
     kill(engine.searchers.actors[1])
     assert retriever.search(QUERIES, 10, "en") == alone
     assert len(notes) == 1 and engine.incomplete() is None
+    engine.searchers.close()
 
 
 def test_a_search_without_a_group_says_so(
@@ -127,6 +128,7 @@ def test_a_search_without_a_group_says_so(
     assert engine.incomplete() == (
         f"incomplete: {last - first} of {len(PASSAGES)} passages were not searched (their workers are lost)"
     )
+    engine.searchers.close()
 
 
 def test_mistakes_are_one_line(cluster: Any, model: Path, wheels: dict[str, Path], tmp_path: Path) -> None:

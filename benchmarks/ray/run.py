@@ -55,8 +55,7 @@ def rate(ray: Any, model: Path, passages: Sequence[Text], actors: int) -> float:
     for _ in in_order(pool, tasks, InMemory(), 0, print):
         pass
     seconds = time.perf_counter() - started
-    for actor in pool.actors:
-        ray.kill(actor)
+    pool.close()
     return len(passages) / seconds
 
 
@@ -98,8 +97,6 @@ def main() -> None:
         encoder = load_model(model)
         pool = RayEncoders(ray, RaySettings(actors=2, cpus=1), model, encoder)
         ClusterRetriever(encoder, pool).write(folder / "two", found, {}, bits=4)
-        for actor in pool.actors:
-            ray.kill(actor)
         figures: dict[str, Any] = {
             f"passages_per_s_{n}_actor{'s' * (n > 1)}": rate(ray, model, found, n) for n in (1, 2)
         }

@@ -64,7 +64,10 @@ class ClusterRetriever(Retriever):
         if bits is None:
             raise UserError("a cluster builds compressed indexes alone: give bits=4 (or 1, 2, 8)")
         self._index, self._journal = folder, None
-        super().write(folder, passages, meta, dtype, progress, bits, memory_mb, seed)
+        try:
+            super().write(folder, passages, meta, dtype, progress, bits, memory_mb, seed)
+        finally:
+            self.pool.close()
         if self._journal is not None:
             self._journal.discard()
 

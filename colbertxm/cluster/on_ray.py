@@ -194,6 +194,7 @@ class RayEncoders:
         self.actors: list[Any] = [None] * self.size
 
     def ready(self, place: int) -> Handle:
+        self._let_go(place)
         self.actors[place] = self._make.remote(*self._given)
         return self.actors[place].ready.remote()  # type: ignore[no-any-return]
 
@@ -206,6 +207,16 @@ class RayEncoders:
 
     def result(self, handle: Handle) -> Shard | None:
         return _got(self.ray, handle)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """At once: an exception's traceback would keep them, and their processors, from the next pool."""
+        for place in range(self.size):
+            self._let_go(place)
+
+    def _let_go(self, place: int) -> None:
+        if self.actors[place] is not None:
+            self.ray.kill(self.actors[place])
+        self.actors[place] = None
 
 
 class RaySearchers:
@@ -228,6 +239,11 @@ class RaySearchers:
 
     def ask(self, group: int, queries: Sequence[Tensor], k: int, lang: str | None) -> Handle:
         return self.actors[group].search.remote(list(queries), k, lang)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Let all actors go."""
+        for actor in self.actors:
+            self.ray.kill(actor)
 
     def answer(self, handle: Handle) -> list[Found]:
         return _got(self.ray, handle, ANSWER_S)  # type: ignore[no-any-return]

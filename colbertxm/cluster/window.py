@@ -44,6 +44,9 @@ class Pool(Protocol):
     def result(self, handle: Handle) -> Shard | None:
         """Raises Lost."""
 
+    def close(self) -> None:
+        """Let all workers go."""
+
 
 @dataclass
 class _State:
