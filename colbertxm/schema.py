@@ -241,6 +241,15 @@ class ExperimentIndex:
 
 
 @dataclass
+class Pretraining:
+    languages: list[str] | None = None
+    later: list[str] = MISSING
+    corpus: Any = MISSING
+    init: Any = None
+    seed: int = MISSING
+
+
+@dataclass
 class Experiment(Train):
     question: str = MISSING
     size: str = MISSING
@@ -248,6 +257,10 @@ class Experiment(Train):
     against: str | None = None
     task: str = MISSING
     checkpoint: str | None = None
+    adapters: str | None = None
+    neighbours: Any = None
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    mlm: Mlm = field(default_factory=Mlm)
     evaluation: Evaluation = field(default_factory=Evaluation)
     index: ExperimentIndex = field(default_factory=ExperimentIndex)
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colbertxm.errors import UserError
+from colbertxm.evaluation.experiment_languages import (
+    BY_LANGUAGE,
+    differences_by_language,
+    lang_of,
+    pairs_within,
+    pretraining,
+)
 from colbertxm.evaluation.experiment_rows import ACROSS, ALL, COLUMNS, OTHERS, Row, read_csv, split_pair, split_settings
 from colbertxm.evaluation.reproduction_page import table
 from colbertxm.evaluation.results import write_text
@@ -83,8 +90,10 @@ def page(question: str, folder: Path) -> str:
     for group, own in grouped(rows).items():
         lines = [line for line in compared if _group(line["settings"]) == group]
         parts.append(f"{group_title(group, own)}\n\n{figures(question, own)}")
-        if lines:
-            parts.append(differences(lines))
+        if scoped := [line for line in lines if line["scope"] in SCOPES]:
+            parts.append(differences(scoped))
+        if question in BY_LANGUAGE:
+            parts += filter(None, (differences_by_language(lines), pretraining(own)))
         if question == "data_scaling" and (flat := flattens(lines)):
             parts.append(flat)
     if (folder / "picture.png").exists():
@@ -154,6 +163,9 @@ def figures(question: str, rows: Sequence[Row]) -> str:
     """One line a condition: means over seeds and their standard deviation, then what a run took."""
     main = main_metric(rows)
     columns = SPECIAL.get(question, QUALITY)
+    if question in BY_LANGUAGE:
+        within = [pair for pair in pairs_within(rows) if pair not in SCOPES]
+        columns = [*columns, *(Column(lang_of(pair), None, pair) for pair in within)]
     conditions = by_condition(rows)
     made = {
         name: [cell(values(runs, c.metric or main, c.pair), c.digits) for c in columns]

@@ -14,7 +14,10 @@ from colbertxm.entry import config_folder
 from colbertxm.errors import UserError, nearest
 from colbertxm.questions.jobs import Job, compose_job, expand, finished, sweep_of, sweeps
 
-ORDER = ("single_or_multi", "data_scaling", "energy", "compression", "cross_lingual", "distillation")
+ORDER = (
+    "single_or_multi", "data_scaling", "energy", "compression", "cross_lingual", "distillation", "adapters", "freezing",
+    "added_language",
+)  # fmt: skip
 """Of `all`: questions that share models stand together; those that are not named follow."""
 
 

@@ -20,14 +20,17 @@ from omegaconf import DictConfig
 from colbertxm.entry import compose, config_folder, explain, plain
 from colbertxm.errors import UserError, nearest
 from colbertxm.files import refusals
+from colbertxm.questions.adapter_settings import model_languages, pretraining_settings
 
 NO_NUMBERS = (
     "question", "size", "condition", "against", "name", "output", "logger", "dry_run", "trainer.workers",
-    "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.log_every", "trainer.checkpoint_every", "mlm.log_every", "mlm.checkpoint_every",
 )  # fmt: skip
 """Settings that change no number: names, places, and how a run is watched."""
 TRAINING = ("data", "model", "freeze", "lora", "loss", "optimizer", "trainer", "seed", "lang_proxy", "teacher")
 """What a trained model depends on."""
+ADAPTERS = ("adapters", "neighbours", "pretraining", "mlm")
+"""What says nothing where no adapters are trained first."""
 DIGITS = 16
 Job = list[str]
 """The overrides of one job."""
@@ -47,17 +50,24 @@ def config_hash(settings: Mapping[str, Any]) -> str:
 
 def job_hash(cfg: DictConfig) -> str:
     """Of all settings of a job."""
-    return config_hash(plain(cfg))
+    settings = plain(cfg)
+    if settings["adapters"] is None:
+        for key in ADAPTERS:
+            settings.pop(key)
+    return config_hash(settings)
 
 
 def training_hash(cfg: DictConfig) -> str:
     """Of the settings that a trained model depends on: a teacher that the loss does not ask, or languages into which
-    nothing is translated, are none of them."""
+    nothing is translated, are none of them; adapters that are trained first count by their own settings."""
     settings = {key: value for key, value in plain(cfg).items() if key in TRAINING}
     if not (settings["loss"]["distillation"] or settings["loss"]["margin_mse"]):
         settings.pop("teacher")
     if not settings["data"].get("translated_share"):
         settings["data"].pop("translated_langs", None)
+    if cfg.adapters is not None:
+        settings["model"]["languages"] = model_languages(cfg)
+        settings["pretraining"] = pretraining_settings(cfg)
     return config_hash(settings)
 
 

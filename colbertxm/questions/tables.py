@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from colbertxm.errors import UserError
+from colbertxm.evaluation.experiment_languages import BY_LANGUAGE
 from colbertxm.evaluation.experiment_page import COMPARED, fill_readme
 from colbertxm.evaluation.experiment_plots import draw
 from colbertxm.evaluation.experiment_rows import ACROSS, OTHERS, Row, split_pair, write_csv
@@ -76,7 +77,8 @@ def comparisons(question: str, done: Sequence[Done]) -> list[Row]:
 def _against(question: str, group: str, conditions: dict[str, dict[int, ByPair]], name: str) -> list[Row]:
     rows: list[Row] = []
     base = conditions[name]
-    for scope in (ENGLISH, OTHERS, ACROSS):
+    several = next(iter(base.values())) if question in BY_LANGUAGE else {}
+    for scope in (ENGLISH, OTHERS, ACROSS, *pairs_of(OTHERS, several)):
         lines = []
         for condition, runs in conditions.items():
             seeds = sorted(runs.keys() & base.keys())
@@ -105,8 +107,8 @@ def _line(
 
 def pairs_of(scope: str, values: ByPair) -> list[str]:
     """The pairs of languages that a scope is the mean of."""
-    if scope == ENGLISH:
-        return [ENGLISH] if ENGLISH in values else []
+    if split_pair(scope):
+        return [scope] if scope in values else []
     split = {pair: found for pair in values if (found := split_pair(pair))}
     if scope == ACROSS:
         return [pair for pair, (q, p) in split.items() if q != p]

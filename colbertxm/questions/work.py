@@ -16,7 +16,7 @@ from colbertxm.errors import UserError, nearest
 from colbertxm.evaluation.experiment_rows import ALL, Row
 from colbertxm.evaluation.results import provenance, write_json
 from colbertxm.files import refusals
-from colbertxm.questions import compression, energy, quality
+from colbertxm.questions import adapters, compression, energy, quality
 from colbertxm.questions.jobs import finished, job_folder, job_hash
 from colbertxm.questions.measured import Measured
 from colbertxm.questions.workshop import Ready, Workshop
@@ -26,6 +26,7 @@ TASKS: dict[str, Callable[[DictConfig, Ready, Path], list[Measured]]] = {
     "quality": quality.measure,
     "compression": compression.measure,
     "energy": energy.measure,
+    "adapters": adapters.measure,
 }
 MAIN = "summary"
 """What a W&B sweep is steered by: `summary/others`, `summary/en-en`."""

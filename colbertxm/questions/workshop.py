@@ -25,7 +25,9 @@ from colbertxm.evaluation.results import write_json
 from colbertxm.languages import language
 from colbertxm.model.checkpoints import provenance_of
 from colbertxm.model.encoder import Encoder
+from colbertxm.questions.adapter_settings import model_languages, pretraining_settings
 from colbertxm.questions.jobs import training_hash
+from colbertxm.questions.pretrained import folders_of, pretrained, read_by
 from colbertxm.retriever import Retriever
 from colbertxm.training.projection import Material
 
@@ -76,7 +78,7 @@ class Workshop:
 
     def base(self, cfg: DictConfig) -> stages.Base:
         """The base before training, in the languages of the data and of the evaluation."""
-        settings = with_languages(cfg, self.data(cfg))
+        settings = self._complete(cfg)
         settings.model.update({"pooling": "multi", "dim": 0, "projection": "random"})
         key = _key(plain(settings.model), cfg.lang_proxy and dict(cfg.lang_proxy))
         if key not in self.bases:
@@ -94,7 +96,7 @@ class Workshop:
             encoder = stages.open_model(stages.resolve_model(cfg.checkpoint), cfg.evaluation.lang_proxy)
             return Ready(Retriever(encoder), Retriever(encoder), Cost(), None)
         folder, logger = self.trained(cfg)
-        encoder = stages.open_model(folder / "model", cfg.evaluation.lang_proxy)
+        encoder = read_by(stages.open_model(folder / "model", cfg.evaluation.lang_proxy), cfg)
         cost = Cost(**json.loads((folder / "trained.json").read_bytes()))
         return Ready(self._retriever(cfg, folder, encoder), Retriever(encoder), cost, folder, logger)
 
@@ -105,7 +107,7 @@ class Workshop:
         with FileLock(str(folder / ".lock")):  # jobs side by side wait for the one that trains
             if (folder / "trained.json").exists():
                 return folder, False
-            run = with_languages(cfg, self.data(cfg))
+            run = self._complete(cfg)
             run.output = str(folder)
             run.teacher = self._teachers(cfg)
             if not watched:
@@ -117,6 +119,13 @@ class Workshop:
             stages.say(f"  trained in {time.perf_counter() - started:.0f} s")
             write_json(folder / "trained.json", _cost(result.model, result.seconds))
         return folder, logger
+
+    def _complete(self, cfg: DictConfig) -> DictConfig:
+        """A copy of `cfg` with the model's languages, and with adapters that were trained first."""
+        run = with_languages(cfg, self.data(cfg))
+        if (adapters := pretrained(cfg)) is not None:
+            run.model.adapters = str(adapters)
+        return run
 
     def _teachers(self, cfg: DictConfig) -> list[str] | None:
         """The model folders that teach."""
@@ -134,7 +143,8 @@ class Workshop:
         if data.examples is not None:
             return None, None
         base, depth = self.base(cfg), trunk_depth(cfg, self.base(cfg))
-        key = _key(plain(cfg.data), plain(cfg.model.tokens), cfg.model.base, cfg.lang_proxy and dict(cfg.lang_proxy))
+        key = _key(plain(cfg.data), plain(cfg.model.tokens), cfg.model.base, cfg.lang_proxy and dict(cfg.lang_proxy),
+                   cfg.model.adapters, pretraining_settings(cfg))  # fmt: skip
         if key not in self.materials:
             stages.say("  mining hard negatives")
             self.materials[key] = stages.prepare(data, base, depth)
@@ -142,18 +152,21 @@ class Workshop:
 
     def _retriever(self, cfg: DictConfig, folder: Path, encoder: Encoder) -> Retriever:
         """Over the base's cached layers where training left them as they are."""
-        key = _key(str(folder), encoder.lang_proxy)
+        key = _key(str(folder), encoder.lang_proxy, cfg.adapters)
         if key not in self.retrievers:
             lower = cfg.freeze.policy == "top_k_layers" and not cfg.lora.rank and self.data(cfg).examples is None
-            base = self.base(cfg) if lower else None
+            base = self.base(cfg) if lower and cfg.adapters in (None, "base", "own") else None
             depth = 0 if base is None else trunk_depth(cfg, base)
             self.retrievers = {key: Retriever(encoder, base.trunk(depth) if base is not None and depth else None)}
         return self.retrievers[key]
 
 
 def with_languages(cfg: DictConfig, data: TrainingData) -> DictConfig:
-    """A copy of `cfg` whose model has the adapters of the data's languages and of those that are evaluated."""
+    """A copy of `cfg` whose model has the adapters of the data's languages and of those that are evaluated, or those
+    that the job names."""
     settings = copy.deepcopy(cfg)
+    if cfg.adapters is not None:
+        settings.model.languages = model_languages(cfg)
     if settings.model.languages is None:
         asked = [language(spelling).code for spelling in cfg.evaluation.langs or []]
         pools = [pool.query_lang for pool in data.pools]
@@ -179,11 +192,11 @@ def teacher_config(cfg: DictConfig, named: str) -> DictConfig | None:
 
 
 def models_of(cfg: DictConfig) -> set[Path]:
-    """The folders of the models that a job needs, its teachers' among them."""
+    """The folders of the models that a job needs, its teachers' and its pretrained adapters among them."""
     if cfg.checkpoint is not None:
         return set()
     runs = [cfg, *filter(None, (teacher_config(cfg, named) for named in taught_by(cfg)))]
-    return {Path(run.output) / "models" / training_hash(run) for run in runs}
+    return {*folders_of(cfg), *(Path(run.output) / "models" / training_hash(run) for run in runs)}
 
 
 def trunk_depth(cfg: DictConfig, base: stages.Base) -> int:
