@@ -17,7 +17,14 @@ from colbertxm.questions import command, pretrained, workshop
 from colbertxm.questions.jobs import compose_job, expand, finished, job_hash, training_hash
 from colbertxm.questions.tables import write_question
 
-FEW = [*TINY, "pretraining.languages=[en,de,ja]", "mlm.lr=0.1", "neighbours={de: ja}", "seed=1", "evaluation.sample=40"]
+FEW = [
+    *TINY,
+    "pretraining.languages=[en,de,ja]",
+    "mlm.lr=0.1",
+    "neighbours=[[de,ja]]",
+    "seed=1",
+    "evaluation.sample=40",
+]
 THREE = "evaluation.langs=[en,de,ja]"
 
 
@@ -46,7 +53,7 @@ def readme(folder: Path, question: str) -> Path:
 def test_each_condition_reads_otherwise_and_all_share_one_pretraining(
     world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [THREE, "neighbours={de: ja, ja: de}", "adapters=own,english,related,random,none,base"]
+    overrides = [THREE, "neighbours=[[de,ja],[ja,de]]", "adapters=own,english,related,random,none,base"]
     jobs = plan("adapters", *overrides)
     assert command.run_plan(jobs) == []
     err = capsys.readouterr().err
@@ -164,6 +171,8 @@ def test_the_small_freezing_shares_what_the_small_adapters_trained() -> None:
         (["adapters=own", "pretraining.languages=null"], "needs languages"),
         (["adapters=own", "evaluation.langs=null"], "evaluation.langs="),
         (["adapters=own", "evaluation.langs=[en,fi]"], "lacks fi"),
+        (["adapters=own", "neighbours=[ja]"], r"neighbours=.* give pairs"),
+        (["adapters=own", "checkpoint=untrained"], "leave checkpoint out"),
     ],
 )
 def test_what_cannot_be_is_said_before_any_work(words: list[str], message: str) -> None:

@@ -50,6 +50,14 @@ def pretraining_settings(cfg: DictConfig, added: bool = False) -> dict[str, Any]
     return {**found, "later": later_languages(cfg)} if added else found
 
 
+def neighbours_of(cfg: DictConfig) -> dict[str, str]:
+    """Code of a language -> that of the one whose adapter stands for its relative's."""
+    given = plain(cfg)["neighbours"]
+    if not isinstance(given, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in given):
+        raise UserError(f"neighbours={given}: give pairs, [[ja,ko]] for Japanese by Korean's")
+    return {language(str(code)).code: language(str(by)).code for code, by in given}
+
+
 def check(cfg: DictConfig) -> None:
     """Raise UserError for an unknown condition, and where languages are missing or in no place."""
     if cfg.adapters not in CONDITIONS:
@@ -63,6 +71,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError("adapters are compared in named languages: evaluation.langs=[en,de]")
     if unknown := [code for code in [*later, *_codes(cfg.evaluation.langs)] if code not in known]:
         raise UserError(f"pretraining.languages lacks {', '.join(unknown)}: add what is evaluated or comes later")
+    neighbours_of(cfg)
+    if cfg.checkpoint is not None:
+        raise UserError(f"adapters={cfg.adapters} trains a model of its own: leave checkpoint out")
     if "en" in later or (cfg.adapters == "added" and not later):
         raise UserError(f"pretraining.later={list(later)}: name languages that come after training, not English")
 

@@ -22,7 +22,13 @@ from colbertxm.model.adapters import add_adapter, name_of
 from colbertxm.model.encoder import Encoder
 from colbertxm.model.grafting import graft
 from colbertxm.model.policies import with_policy
-from colbertxm.questions.adapter_settings import READ, later_languages, model_languages, pretraining_settings
+from colbertxm.questions.adapter_settings import (
+    READ,
+    later_languages,
+    model_languages,
+    neighbours_of,
+    pretraining_settings,
+)
 from colbertxm.questions.jobs import config_hash
 
 HEAD, FIGURES = "head.safetensors", "pretrain.json"
@@ -74,8 +80,8 @@ def read_by(encoder: Encoder, cfg: DictConfig) -> Encoder:
 
 def _by_others(encoder: Encoder, cfg: DictConfig, langs: Sequence[str]) -> Encoder:
     """By a policy, and where a relative is asked for and none exists, by the neighbour that the job names."""
-    named = {language(code).code: language(by).code for code, by in (plain(cfg)["neighbours"] or {}).items()}
-    neighbours = {code: by for code, by in named.items() if code in langs} if cfg.adapters == "related" else {}
+    named = neighbours_of(cfg) if cfg.adapters == "related" else {}
+    neighbours = {code: by for code, by in named.items() if code in langs}
     found = with_policy(encoder, cfg.adapters, [code for code in langs if code not in neighbours], cfg.seed)
     if found.lang_proxy or neighbours:
         found.lang_proxy = {**found.lang_proxy, **neighbours}

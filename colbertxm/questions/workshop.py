@@ -25,7 +25,7 @@ from colbertxm.evaluation.results import write_json
 from colbertxm.languages import language
 from colbertxm.model.checkpoints import provenance_of
 from colbertxm.model.encoder import Encoder
-from colbertxm.questions.adapter_settings import model_languages, pretraining_settings
+from colbertxm.questions.adapter_settings import check, model_languages, pretraining_settings
 from colbertxm.questions.jobs import training_hash
 from colbertxm.questions.pretrained import folders_of, pretrained, read_by
 from colbertxm.retriever import Retriever
@@ -88,6 +88,8 @@ class Workshop:
 
     def model(self, cfg: DictConfig) -> Ready:
         """The model that a job measures: the base, a given checkpoint, or one trained as `cfg` says."""
+        if cfg.adapters is not None:
+            check(cfg)
         if cfg.checkpoint == UNTRAINED:
             base = self.base(cfg)
             untrained = base.retriever(cfg.model.pooling, base.encoder.tokens.settings.skip_prefix)
