@@ -144,6 +144,7 @@ def test_hashes_tell_conditions_and_pretrainings_apart() -> None:
     assert training_hash(jobs["base"]) != training_hash(jobs["own"])
     folder = pretrained.folder_of(jobs["own"])
     assert pretrained.folder_of(jobs["base"]) is None
+    assert training_hash(job("adapters=own", "mlm.log_every=1")) == training_hash(jobs["own"])
     for same in ("seed=7", "trainer.steps=3", "adapters=none", "freeze.top_k=1", "model.dim=8", "mlm.log_every=1"):
         assert pretrained.folder_of(job("adapters=own", same)) == folder, same
     for other in ("mlm.steps=3", "pretraining.seed=1", "pretraining.corpus=x", "pretraining.init={de: random}"):

@@ -67,7 +67,8 @@ def training_hash(cfg: DictConfig) -> str:
         settings["data"].pop("translated_langs", None)
     if cfg.adapters is not None:
         settings["model"]["languages"] = model_languages(cfg)
-        settings["pretraining"] = pretraining_settings(cfg)
+        first = pretraining_settings(cfg)
+        settings["pretraining"] = None if first is None else config_hash(first)
     return config_hash(settings)
 
 

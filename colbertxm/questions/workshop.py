@@ -34,6 +34,8 @@ from colbertxm.training.projection import Material
 UNTRAINED = "untrained"
 SEED = "seed:"
 """In `teacher`: the same run on hard labels with another seed."""
+BASES = 2
+"""So many are kept, with the layers that were computed: half a gigabyte each and more."""
 LABELS = {"pairwise": 1.0, "in_batch": 0.0, "distillation": 0.0, "margin_mse": 0.0}
 
 
@@ -83,6 +85,8 @@ class Workshop:
         key = _key(plain(settings.model), cfg.lang_proxy and dict(cfg.lang_proxy))
         if key not in self.bases:
             encoder = stages.make_encoder(settings, self.data(cfg))
+            while len(self.bases) >= BASES:
+                self.bases.pop(next(iter(self.bases)))
             self.bases[key] = stages.Base(encoder.xmod, encoder.eval())
         return self.bases[key]
 
