@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import experiment_jobs
 import pytest
+import yaml
+from omegaconf import OmegaConf
 from test_pretrain import TINY
 
 from colbertxm import stages
 from colbertxm.errors import UserError
 from colbertxm.evaluation import experiment_page
-from colbertxm.questions import command, pretrained, workshop
+from colbertxm.evaluation.experiment_tests import compare
+from colbertxm.questions import command, pretrained, tables, workshop
 from colbertxm.questions.jobs import compose_job, expand, finished, job_hash, training_hash
 from colbertxm.questions.tables import write_question
 
@@ -43,6 +48,20 @@ def values(cfg: Any, metric: str = "RR@10") -> dict[str, float]:
     return {row["language_pair"]: row["value"] for row in found["rows"] if row["metric"] == metric}
 
 
+def job(*words: str, question: str = "adapters") -> Any:
+    """A job of a question with settings that are put in without composing anew, which takes most of a second."""
+    cfg = copy.deepcopy(composed(question))
+    for word in words:
+        key, _, value = word.partition("=")
+        OmegaConf.update(cfg, key, yaml.safe_load(value))
+    return cfg
+
+
+@functools.cache
+def composed(question: str) -> Any:
+    return compose_job([f"sweep={question}"])
+
+
 def readme(folder: Path, question: str) -> Path:
     path = folder / question / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +70,9 @@ def readme(folder: Path, question: str) -> Path:
 
 
 def test_each_condition_reads_otherwise_and_all_share_one_pretraining(
-    world: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(tables, "compare", functools.partial(compare, samples=200))
     overrides = [THREE, "neighbours=[[de,ja],[ja,de]]", "adapters=own,english,related,random,none,base"]
     jobs = plan("adapters", *overrides)
     assert command.run_plan(jobs) == []
@@ -134,9 +154,6 @@ def test_a_pretraining_that_was_cut_off_goes_on(world: Path, monkeypatch: pytest
 
 
 def test_hashes_tell_conditions_and_pretrainings_apart() -> None:
-    def job(*words: str, question: str = "adapters") -> Any:
-        return compose_job([f"sweep={question}", *words])
-
     names = ("own", "english", "related", "random", "none", "base")
     jobs = {name: job(f"adapters={name}") for name in names}
     assert len({job_hash(cfg) for cfg in jobs.values()}) == len(names)
@@ -178,4 +195,4 @@ def test_the_small_freezing_shares_what_the_small_adapters_trained() -> None:
 )
 def test_what_cannot_be_is_said_before_any_work(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        training_hash(compose_job(["sweep=adapters", *words]))
+        training_hash(job(*words))
