@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from colbertxm import entry
 from colbertxm.errors import UserError
+from colbertxm.questions import command as questions
 from colbertxm.schema import SCHEMAS
 
 EXPERIMENTS = sorted(path.stem for path in (entry.config_folder() / "experiment").glob("*.yaml"))
@@ -132,6 +133,9 @@ def readme_commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", readme_commands(), ids=" ".join)
 def test_readme_commands_compose_as_written(command: list[str]) -> None:
     verb, *arguments = command
+    if verb == "experiment" and arguments[0] in questions.VERBS:
+        assert questions.asked(arguments[1:]).questions
+        return
     if verb == "reproduce":  # rows and files, no settings
         from colbertxm.reproduce import parser
 
