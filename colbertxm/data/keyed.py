@@ -11,6 +11,7 @@ this is secret: it has to be even and without correlations, which the tests meas
 
 from __future__ import annotations
 
+import hashlib
 from math import isqrt
 from typing import Any
 
@@ -24,6 +25,16 @@ WORD = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, splitmix64's step
 ROUNDS = 8  # four of each half; the tests see no trace of the input from 6 on, small n included
 LIMIT = 2**60  # halves and hashes of 32 bits add without overflow
+
+
+def word_of(text: str) -> int:
+    """64 bits that a text alone decides: the first of its sha256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def share_of(text: str) -> float:
+    """A number in [0, 1) that a text alone decides: a split by it needs no list and is the same everywhere."""
+    return word_of(text) / 2**64
 
 
 def mix(words: Words) -> Words:

@@ -9,7 +9,6 @@ split between training and development.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from colbertxm.data.collection import Collection
 from colbertxm.data.formats.fields import record, short, worded
 from colbertxm.data.formats.lines import Refused, Rows
+from colbertxm.data.keyed import share_of, word_of
 from colbertxm.data.training import TrainingData
 from colbertxm.errors import UserError
 from colbertxm.languages import language
@@ -64,7 +64,7 @@ def draw(pairs: Iterable[Pair], per_source: int | None, seed: int) -> list[Pair]
     lie within the first of a larger number."""
     taken: Counter[str] = Counter()
     drawn = []
-    for pair in sorted(dict.fromkeys(pairs), key=lambda pair: _hash(f"{seed}:{pair.query}\t{pair.positive}")):
+    for pair in sorted(dict.fromkeys(pairs), key=lambda pair: word_of(f"{seed}:{pair.query}\t{pair.positive}")):
         taken[pair.source] += 1
         if per_source is None or taken[pair.source] <= per_source:
             drawn.append(pair)
@@ -107,7 +107,7 @@ def pairs(
 
 def held_out(group: str) -> bool:
     """Whether a group belongs to the development part: a pure function of its name."""
-    return _hash(group) < int(DEV_SHARE * 2**64)
+    return share_of(group) < DEV_SHARE
 
 
 def pool(dev: Sequence[Pair], lang: str) -> Collection:
@@ -129,10 +129,6 @@ def pool(dev: Sequence[Pair], lang: str) -> Collection:
 def _texts(found: Sequence[Pair], lang: str) -> list[tuple[Text, Text]]:
     """Records whose ids are hashes of their texts: equal texts are one query, one passage."""
     return [
-        (Text(f"q:{_hash(p.query):016x}", p.query, lang), Text(f"p:{_hash(p.positive):016x}", p.positive, lang))
+        (Text(f"q:{word_of(p.query):016x}", p.query, lang), Text(f"p:{word_of(p.positive):016x}", p.positive, lang))
         for p in found
     ]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

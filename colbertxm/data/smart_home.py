@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from colbertxm.data.collection import Collection
+from colbertxm.data.keyed import share_of
 from colbertxm.errors import UserError, nearest
 from colbertxm.languages import LANGUAGES, language
 from colbertxm.records import Judgement, Text
@@ -74,7 +75,7 @@ def _collect(node: Any, path: str, found: dict[str, tuple[str, str]]) -> None:
 
 def split_of(component: str) -> Split:
     """The part that a component belongs to: a pure function of its name."""
-    share = int.from_bytes(hashlib.sha256(component.encode()).digest()[:8], "big") / 2**64
+    share = share_of(component)
     if share < TEST_SHARE:
         return "test"
     return "dev" if share < TEST_SHARE + DEV_SHARE else "train"

@@ -5,9 +5,9 @@ Which queries is a function of their keys, so that a larger share holds a smalle
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
+from colbertxm.data.keyed import share_of
 from colbertxm.data.smart_home import SmartHome
 from colbertxm.errors import UserError
 from colbertxm.languages import language
@@ -43,4 +43,4 @@ def _translated(home: SmartHome, query: Text, codes: Sequence[str]) -> Text:
 
 def _draw(query: Text, what: str) -> float:
     """A number in [0, 1) that the query's id decides."""
-    return int.from_bytes(hashlib.sha256(f"{what}:{query.id}".encode()).digest()[:8], "big") / 2**64
+    return share_of(f"{what}:{query.id}")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from colbertxm.data.corpus import read_corpus
 from colbertxm.data.formats.lines import NAMED, Refused, decode, raw_lines
+from colbertxm.data.keyed import share_of
 from colbertxm.data.smart_home import SmartHome, split_of
 from colbertxm.errors import UserError, nearest
 from colbertxm.languages import language
@@ -119,8 +120,7 @@ def _divided(texts: Iterable[str], share: float) -> tuple[list[str], list[str]]:
     """Texts by a hash of each: those to train on, and about `share` held out."""
     sides: tuple[list[str], list[str]] = [], []
     for text in texts:
-        place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-        sides[place < share].append(text)
+        sides[share_of(text) < share].append(text)
     return sides
 
 

@@ -70,6 +70,16 @@ def split_pair(pair: str) -> tuple[str, str] | None:
     return None
 
 
+def pairs_of(scope: str, pairs: Iterable[str]) -> list[str]:
+    """Those of `pairs` that a scope is the mean of: `others`, `across`, or one pair alone."""
+    if split_pair(scope):
+        return [pair for pair in pairs if pair == scope]
+    split = {pair: found for pair in pairs if (found := split_pair(pair))}
+    if scope == ACROSS:
+        return [pair for pair, (q, p) in split.items() if q != p]
+    return [pair for pair, (q, p) in split.items() if q == p != "en"]
+
+
 def split_settings(settings: str) -> dict[str, str]:
     """`name=single_vector size=small` by key; a value is what stands before the next `key=`."""
     found: dict[str, str] = {}

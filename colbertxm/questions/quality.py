@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,7 +10,7 @@ from colbertxm import stages
 from colbertxm.entry import plain
 from colbertxm.evaluation.collections.command import load_asked
 from colbertxm.evaluation.collections.entry import Loaded
-from colbertxm.evaluation.experiment_rows import ACROSS, OTHERS, split_pair
+from colbertxm.evaluation.experiment_rows import ACROSS, OTHERS, pairs_of
 from colbertxm.evaluation.experiment_tests import Queries, write_queries
 from colbertxm.evaluation.significance import macro_interval
 from colbertxm.questions.measured import Measured
@@ -53,13 +52,8 @@ def main_measure(loaded: Loaded) -> str:
 def means(values: dict[str, Queries], metric: str, cost: Cost, condition: str = "") -> list[Measured]:
     """The macro-averages over languages, translations of a query drawn together."""
     found = []
-    choices: dict[str, Callable[[str, str], bool]] = {
-        OTHERS: lambda q, p: q == p != "en",
-        ACROSS: lambda q, p: q != p,
-    }
-    for name, chosen in choices.items():
-        own = {pair: v for pair, v in values.items() if (split := split_pair(pair)) and chosen(*split)}
-        if own:
-            mean, low, high = macro_interval({p: v.values for p, v in own.items()}, {p: v.keys for p, v in own.items()})
+    for name in (OTHERS, ACROSS):
+        if own := pairs_of(name, values):
+            mean, low, high = macro_interval({p: values[p].values for p in own}, {p: values[p].keys for p in own})
             found.append(Measured(name, metric, mean, low, high, cost, condition))
     return found

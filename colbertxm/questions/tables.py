@@ -13,7 +13,7 @@ from colbertxm.errors import UserError
 from colbertxm.evaluation.experiment_languages import BY_LANGUAGE
 from colbertxm.evaluation.experiment_page import COMPARED, fill_readme
 from colbertxm.evaluation.experiment_plots import draw
-from colbertxm.evaluation.experiment_rows import ACROSS, OTHERS, Row, split_pair, write_csv
+from colbertxm.evaluation.experiment_rows import ACROSS, OTHERS, Row, pairs_of, write_csv
 from colbertxm.evaluation.experiment_tests import ByPair, compare, read_queries
 from colbertxm.evaluation.significance import holm
 from colbertxm.questions.command import jobs_of
@@ -103,13 +103,3 @@ def _line(
         "seed_least": min(found.by_seed), "seed_most": max(found.by_seed),
     }  # fmt: skip
     return line
-
-
-def pairs_of(scope: str, values: ByPair) -> list[str]:
-    """The pairs of languages that a scope is the mean of."""
-    if split_pair(scope):
-        return [scope] if scope in values else []
-    split = {pair: found for pair in values if (found := split_pair(pair))}
-    if scope == ACROSS:
-        return [pair for pair, (q, p) in split.items() if q != p]
-    return [pair for pair, (q, p) in split.items() if q == p != "en"]

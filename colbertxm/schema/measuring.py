@@ -7,28 +7,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from colbertxm.schema.training import Logger
+from colbertxm.schema.training import Evaluation, Logger
 
 
 @dataclass
-class Evaluate:
-    collection: str = MISSING
+class Evaluate(Evaluation):
     checkpoints: list[str] = MISSING
     baselines: list[str] = MISSING
-    split: str | None = None
-    langs: list[str] | None = None
-    lang_proxy: Any = None
     adapter_policy: str = MISSING
-    cross: str | None = None
-    subsets: list[str] | None = None
-    folder: str | None = None
-    corpus: str | None = None
-    queries: str | None = None
-    qrels: str | None = None
-    context: bool = MISSING
-    sample: int | None = None
     output: str = MISSING
-    seed: int = MISSING
     logger: Logger = field(default_factory=Logger)
 
 

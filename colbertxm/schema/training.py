@@ -209,7 +209,7 @@ class Graft:
 
 @dataclass
 class Evaluation:
-    """Of an experiment's jobs: what `evaluate` is asked, without systems and output."""
+    """What is searched and measured: of `evaluate` and of an experiment's jobs."""
 
     collection: str = MISSING
     split: str | None = None
