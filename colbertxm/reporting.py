@@ -135,7 +135,7 @@ class Indexed:
             self.retriever.write(folder, collection.passages, meta, progress=bar, bits=INDEX_BITS)
             self.built.add(folder)
         self.retriever.open(folder)
-        return [hit for hits in self.retriever.search(collection.queries, k) for hit in hits]
+        return self.retriever.answers(collection, k)
 
 
 def print_differences(lines: Sequence[Mapping[str, Any]]) -> None:

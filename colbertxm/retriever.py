@@ -29,6 +29,7 @@ from colbertxm.languages import language
 from colbertxm.model.encoder import Encoder, Vectors
 from colbertxm.model.tokens import Kind
 from colbertxm.model.trunk import Trunk
+from colbertxm.progress import progress as bar_of
 from colbertxm.records import Hit, Text
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]
 PASSAGES = 2048  # encoded at a time for a compressed index
+QUERIES = 512  # searched between two words about progress: several batches of the exact engine
 
 
 class Retriever:
@@ -205,9 +207,11 @@ class Retriever:
             self.engine = engine_on(index, checked_device(device or self.device))
         return index
 
-    def search(self, queries: Sequence[Text], k: int = 10, lang: str | None = None) -> list[list[Hit]]:
-        """The best `k` passages of each query, of one language where `lang` names it. Raises UserError where
-        nothing is indexed (in that language)."""
+    def search(
+        self, queries: Sequence[Text], k: int = 10, lang: str | None = None, progress: Progress | None = None
+    ) -> list[list[Hit]]:
+        """The best `k` passages of each query, of one language where `lang` names it. `progress` is told of queries
+        as they are answered. Raises UserError where nothing is indexed (in that language)."""
         if self.engine is None:
             raise UserError("nothing is indexed: call add() or open() first")
         code = None
@@ -217,13 +221,24 @@ class Retriever:
                 have = ", ".join(sorted(known))
                 raise UserError(f"no passage in {lang!r} is indexed; the index has {have}")
         vectors = self.encode(queries, "query")
-        found = self.engine.search([vectors[i] for i in range(len(queries))], k, lang=code)
+        found: list[tuple[list[str], np.ndarray]] = []
+        step = max(1, len(queries)) if progress is None else QUERIES
+        for start in range(0, len(queries), step):
+            block = range(start, min(start + step, len(queries)))
+            found += self.engine.search([vectors[i] for i in block], k, lang=code)
+            if progress is not None:
+                progress(len(block))
         return [rank_hits(q.id, ids, scores) for q, (ids, scores) in zip(queries, found, strict=True)]
 
     def run(self, collection: Collection, k: int = 100) -> list[Hit]:
         """The run of a whole collection, `k` hits a query."""
         self.add(collection.passages)
-        return [hit for hits in self.search(collection.queries, k) for hit in hits]
+        return self.answers(collection, k)
+
+    def answers(self, collection: Collection, k: int = 100) -> list[Hit]:
+        """The run of a collection whose passages are indexed, with the time left where it takes long."""
+        bar = bar_of(len(collection.queries), f"{collection.query_lang}-{collection.passage_lang}: queries")
+        return [hit for hits in self.search(collection.queries, k, progress=bar) for hit in hits]
 
     def _keys(self, texts: Sequence[Text], kind: Kind) -> list[tuple[Kind, str, str]]:
         """What a text's vectors depend on: the adapter and not the language, for proxies change."""

@@ -139,7 +139,8 @@ def prepare(data: TrainingData, base: Base, depth: int) -> Material:
     queries = [query for query, _ in data.pairs]
     passages = {passage.id: passage for _, passage in data.pairs}
     retriever.add(list(passages.values()), progress(len(passages), "hard negatives: passages"))
-    hits = retriever.search(queries, k=2 * data.negatives_depth)
+    bar = progress(len(queries), "hard negatives: queries")
+    hits = retriever.search(queries, k=2 * data.negatives_depth, progress=bar)
     ranked = [[(hit.passage_id, hit.score) for hit in found] for found in hits]
     found = mine(data.pairs, ranked, passages, data.negatives_depth)
     return material_of(triples(data.pairs, found, passages), passages, retriever)

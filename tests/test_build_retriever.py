@@ -72,3 +72,18 @@ def test_other_passages_or_settings_are_another_source(encoder: Encoder) -> None
     }
     assert len(found) == 4 and Retriever(encoder)._source(PASSAGES) in found
     assert Retriever(encoder)._count_vectors(PASSAGES) > 2 * len(PASSAGES)
+
+
+def test_queries_are_counted_as_they_are_answered_and_find_the_same(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retriever, "QUERIES", 7)
+    ours = Retriever(encoder)
+    ours.add(PASSAGES)
+    queries = [Text(f"q{n}", f"{WORDS[n % 10]} {WORDS[n % 3]}", "en") for n in range(20)]
+    told: list[int] = []
+    found = ours.search(queries, 5, "de", progress=told.append)
+    assert told == [7, 7, 6]
+    whole = ours.search(queries, 5, "de")
+    assert [[hit.passage_id for hit in hits] for hits in found] == [[hit.passage_id for hit in hits] for hits in whole]
+    assert [h.score for hits in found for h in hits] == pytest.approx([h.score for hits in whole for h in hits])
