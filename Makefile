@@ -4,7 +4,7 @@ export PYTHON
 PY = "$(VENV)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine bench-ray bench-evaluation bench-service experiments reproduction-page lint format clean
+.PHONY: help setup demo test test-slow parity bench-encoder bench-data bench-loaders bench-train bench-engine bench-ray bench-evaluation bench-service bench-onnx experiments reproduction-page lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -49,7 +49,11 @@ bench-evaluation: setup ## measuring 6,980 queries x 1,000, and smart_home in 17
 bench-service: setup ## the service under load: 16 clients for 60 seconds on the loopback (ARGS='--model FOLDER')
 	@$(PY) -m benchmarks.service.run $(ARGS)
 
-experiments: setup ## the paper's questions, the small size of all: an hour on two cores (ARGS='question=data_scaling')
+bench-onnx: setup ## one query by torch and by ONNX Runtime (needs colbertxm[onnx])
+	@$(PY) -m benchmarks.onnx_latency $(ARGS)
+
+experiments: setup ## the paper's questions, the small size of all, energy estimated: an hour on two cores (ARGS='question=data_scaling')
+	@$(PY) -m pip --disable-pip-version-check install --quiet -e '.[energy]'
 	@$(PY) -m colbertxm.experiment all size=small $(ARGS)
 
 reproduction-page: setup ## write experiments/reproduction/README.md from the YAML files beside it

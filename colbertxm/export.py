@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> None:
     from colbertxm.model.formats import OWN, WRITERS
 
     known = (*WRITERS, OWN, ONNX, *DATABASES)
-    if OmegaConf.is_missing(cfg, "to") or cfg.to not in DATABASES:
+    if OmegaConf.is_missing(cfg, "to") or cfg.to not in (ONNX, *DATABASES):
         entry.check_filled(cfg, "export")
     if cfg.to not in known:
         raise UserError(f"to={cfg.to!r} is unknown{nearest(cfg.to, known)}: choose of {', '.join(known)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from colbertxm.databases.passages import Source
 from colbertxm.entry import plain
@@ -97,8 +97,11 @@ def to_onnx(cfg: DictConfig) -> None:
 
     if not cfg.lang or cfg.languages:
         raise UserError("to=onnx writes one language: give lang=de (and not languages)")
-    lang, output = language(cfg.lang).code, Path(cfg.output)
+    lang, beside = language(cfg.lang).code, OmegaConf.is_missing(cfg, "output")
+    if beside and cfg.checkpoint != "latest" and not Path(cfg.checkpoint).is_dir():
+        raise UserError("export needs output=... for a model from the hub")
     source = resolve_model(cfg.checkpoint, to_load([lang], {}))
+    output = source.parent / f"{ONNX}-{lang}" if beside else Path(cfg.output)
     if output.resolve() == source.resolve():
         raise UserError(f"output={output} is the checkpoint itself: choose another folder")
     encoder = load_model(source, languages=[lang], tokens=plain(cfg.tokens))

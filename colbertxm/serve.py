@@ -5,7 +5,7 @@ Listens on http://127.0.0.1:8080; the environment's COLBERTXM_API_KEY, where it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -31,20 +31,25 @@ def run(cfg: DictConfig) -> None:
     given = second.checkpoint is not None or second.index is not None
     if second.name is not None and not given:
         raise UserError("compare.name is given alone: name compare.checkpoint, compare.index or both")
-    main = opened(cfg, cfg.checkpoint, cfg.index, cfg.name)
-    compare = opened(cfg, second.checkpoint or cfg.checkpoint, second.index, second.name) if given else None
+    main = opened(cfg, cfg.checkpoint, cfg.index, cfg.name, cfg.onnx)
+    # Named exports are the first model's.
+    onnx = cfg.onnx if second.checkpoint is None or cfg.onnx is None else "auto"
+    compare = opened(cfg, second.checkpoint or cfg.checkpoint, second.index, second.name, onnx) if given else None
     serve(bound, address, main, compare, limits)
 
 
-def opened(cfg: DictConfig, checkpoint: str, index: str | None, name: str | None) -> Served:
-    """A model with its index."""
+def opened(cfg: DictConfig, checkpoint: str, index: str | None, name: str | None, onnx: Any) -> Served:
+    """A model with its index, and its exports that `onnx` names."""
+    from colbertxm.service.exports import exports
     from colbertxm.service.served import Served
     from colbertxm.stages import index_folder, open_model, resolve_model
 
     model = resolve_model(checkpoint)
     folder = index_folder(checkpoint, model, index)
     title = name or f"{model.parent.name}/{folder.name}"
-    return Served(title, open_model(model, cfg.lang_proxy), folder, cfg.device, cfg.limits.indexed)
+    served = Served(title, open_model(model, cfg.lang_proxy), folder, cfg.device, cfg.limits.indexed)
+    served.onnx = exports(onnx, model, served.encoder)
+    return served
 
 
 main = entry.main("serve", run)

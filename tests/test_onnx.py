@@ -129,15 +129,15 @@ def test_the_command(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {p.name for p in (world / "o").iterdir()} == {"model.onnx", "model.onnx.data", "tokenizer.json", SETTINGS}
     german = load_model(world / "model", languages=["de"])
     assert difference(german, OnnxEncoder(world / "o"))[0] < 1e-5
-    export.run(entry.compose("export", [*given, "output=o", "int8=true"]))
-    assert "(onnx, int8; de" in capsys.readouterr().out and OnnxEncoder(world / "o").int8
+    export.run(entry.compose("export", [*given, "int8=true"]))
+    assert "(onnx, int8; de" in capsys.readouterr().out and OnnxEncoder(world / "onnx-de").int8
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (["output=o"], "to=onnx writes one language: give lang=de"),
-        (["lang=de"], "export needs output=..."),
+        (["lang=de", "checkpoint=somebody/model"], "export needs output=... for a model from the hub"),
         (["lang=xx", "output=o"], "unknown language 'xx'"),
         (["lang=de", "output=model"], "is the checkpoint itself"),
     ],
@@ -161,9 +161,27 @@ def test_a_folder_that_is_none(world: Path) -> None:
     with pytest.raises(UserError, match="cannot read .*model.onnx: .*; export the model again"):
         OnnxEncoder(world / "o")
     about = json.loads((world / "o" / SETTINGS).read_text())
-    (world / "o" / SETTINGS).write_text(json.dumps({**about, "version": 2}))
+    (world / "o" / SETTINGS).write_text(json.dumps({**about, "version": 1}))
     with pytest.raises(UserError, match="of another version"):
         OnnxEncoder(world / "o")
+
+
+def test_it_knows_its_source(world: Path) -> None:
+    for number, (pooling, int8) in enumerate([("multi", False), ("multi", True), ("single", False)]):
+        both = encoder_of(pooling, langs=("en", "de"))
+        save_model(world / f"model{number}", both, {})
+        german = load_model(world / f"model{number}", languages=["de"])
+        exported(world / f"onnx{number}", german, int8).check_source(both)
+    encoder = encoder_of()
+    other = exported(world / "onnx", encoder)
+    other.check_source(encoder)
+    trained = encoder_of()
+    with torch.no_grad():
+        for _, _, adapter in trained.xmod.adapters():
+            adapter.dense2.weight.mul_(1.1)
+    for wrong in (trained, encoder_of(dim=4), encoder_of("single"), encoder_of(langs=("en",)), encoder_of(skip="none")):
+        with pytest.raises(UserError, match="was not exported from this model: export to=onnx lang=de again"):
+            other.check_source(wrong)
 
 
 def test_several_languages_and_no_extra(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

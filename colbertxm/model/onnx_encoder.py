@@ -2,7 +2,8 @@
 
     model.onnx, model.onnx.data   the graph (colbertxm.model.onnx_graph) and its weights
     tokenizer.json
-    colbertxm_onnx.json           token settings, pooling, dimensions, the language and its adapter, int8 or not
+    colbertxm_onnx.json           token settings, pooling, dimensions, the language and its adapter, int8 or not, and
+                                  what torch made of a few tokens: by this one sees whether a model is its source
 
 >>> retriever = Retriever(OnnxEncoder(Path("outputs/onnx-de")))
 """
@@ -30,15 +31,19 @@ from colbertxm.model.trunk import Trunk
 from colbertxm.records import Text
 
 GRAPH, SETTINGS = "model.onnx", "colbertxm_onnx.json"
+VERSION = 2
+PROBE = tuple(range(3, 9))  # token ids that every vocabulary has
+PROBE_NUMBERS = 8  # of each vector
+PROBE_TOLERANCE = 1e-3  # between machines; another seed of the same training is a hundred times farther away
 
 
 def write_onnx(folder: Path, encoder: Encoder, lang: str, int8: bool = False) -> Path:
     """Write `encoder`, which has the adapter of `lang` alone. All of it or nothing."""
     about = {
-        "format": "colbertxm-onnx", "version": 1, "lang": language(lang).code, "adapter": encoder.adapter(lang),
+        "format": "colbertxm-onnx", "version": VERSION, "lang": language(lang).code, "adapter": encoder.adapter(lang),
         "pooling": encoder.pooling, "dim": encoder.dim, "int8": int8, "pad_token_id": encoder.xmod.config.pad_token_id,
         "positions": encoder.xmod.config.max_position_embeddings - encoder.xmod.config.pad_token_id - 1,
-        "tokens": asdict(encoder.tokens.settings),
+        "tokens": asdict(encoder.tokens.settings), "probe": probe(encoder, lang),
     }  # fmt: skip
     with publishing(folder) as part:
         if int8:
@@ -63,13 +68,14 @@ class OnnxEncoder:
         if not (folder / SETTINGS).is_file():
             raise UserError(f"{folder} holds no {SETTINGS}: make it with `colbertxm export to=onnx lang=...`")
         about = read_object(folder / SETTINGS)
-        if (about.get("format"), about.get("version")) != ("colbertxm-onnx", 1):
+        if (about.get("format"), about.get("version")) != ("colbertxm-onnx", VERSION):
             raise UserError(f"{folder / SETTINGS} is of another version: export the model again")
         self.lang, self.pooling, self.dim = str(about["lang"]), _pooling(about["pooling"]), int(about["dim"])
         self.int8, self._adapter = bool(about["int8"]), str(about["adapter"])
         self._pad, self._positions = int(about["pad_token_id"]), int(about["positions"])
         self.tokens = Tokens(Tokens.read_tokenizer(folder), TokenSettings.stored(about["tokens"]))
-        self.lang_proxy: dict[str, str] = {}
+        self._probe = about["probe"]
+        self.folder, self.lang_proxy = folder, dict[str, str]()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3  # errors
@@ -97,6 +103,19 @@ class OnnxEncoder:
         """Raise UserError where it does not read one."""
         for code in codes:
             self.adapter(code)
+
+    def check_source(self, encoder: Encoder) -> None:
+        """Raise UserError unless it was exported from `encoder`: the same tokens, and on a few the same vectors."""
+        same = (
+            self.dim == encoder.dim
+            and self.pooling == encoder.pooling
+            and self.tokens.settings == encoder.tokens.settings
+            and self.lang in encoder.languages
+            and encoder.adapter(self.lang) == self._adapter
+            and np.allclose(self._probe, probe(encoder, self.lang), rtol=0, atol=PROBE_TOLERANCE)
+        )
+        if not same:
+            raise UserError(f"{self.folder} was not exported from this model: export to=onnx lang={self.lang} again")
 
     def parameters(self) -> Iterator[Tensor]:
         """Where it computes: on the CPU."""
@@ -145,6 +164,13 @@ def _pooling(name: str) -> Pooling:
     if name not in ("multi", "single"):
         raise UserError(f"{SETTINGS} names pooling {name!r}: export the model again")
     return name  # type: ignore[return-value]
+
+
+def probe(encoder: Encoder, lang: str) -> list[list[float]]:
+    """The beginnings of torch's vectors of PROBE, [T, PROBE_NUMBERS]; of a single vector [1, PROBE_NUMBERS]."""
+    with torch.no_grad():
+        vectors = encoder(encoder.pack([Tokenised(PROBE, (True,) * len(PROBE))], [encoder.adapter(lang)]))
+    return [[round(v, 6) for v in row] for row in vectors.values[:, :PROBE_NUMBERS].float().cpu().tolist()]
 
 
 def difference(encoder: Encoder, other: OnnxEncoder, texts: int = 32, seed: int = 0) -> tuple[float, float]:

@@ -89,6 +89,7 @@ class Serve:
     index: str | None = None
     name: str | None = None
     device: str | None = None
+    onnx: Any = None
     lang_proxy: Any = None
     host: str = MISSING
     port: int = MISSING

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -28,6 +28,9 @@ from colbertxm.model.tokens import Kind, check_text
 from colbertxm.records import Text
 from colbertxm.retriever import Retriever
 from colbertxm.service.snapshot import Passage, Snapshot
+
+if TYPE_CHECKING:
+    from colbertxm.model.onnx_encoder import OnnxEncoder
 
 PASSAGES = 16  # encoded before the next search may have the encoder
 PARTS = 32  # of a compressed index beyond those that it needs, before they are joined: each costs a search a little
@@ -83,6 +86,8 @@ class Served:
         self, name: str, encoder: Encoder, folder: Path, device: str | None = None, indexed: int | None = None
     ) -> None:
         self.name, self.encoder, self.folder, self.device, self.indexed = name, encoder.eval(), folder, device, indexed
+        self.onnx: Mapping[str, OnnxEncoder] = {}
+        """Exports of this model: they encode queries of their languages; passages and token matches are torch's."""
         self._retriever = Retriever(encoder)
         self._lock = threading.Lock()
         self.snapshot = Snapshot(encoder, folder, device)
@@ -125,7 +130,7 @@ class Served:
             langs = (query.lang,) if ask.langs == SAME else None if ask.langs == ALL else tuple(ask.langs)
             groups.setdefault((ask.k, langs, ask.ids), []).append(n)
             queries[n] = query
-        vectors = dict(zip(queries, self._encoded(list(queries.values()), "query"), strict=True))
+        vectors = dict(zip(queries, self._queries(list(queries.values())), strict=True))
         for (k, langs, ids), members in groups.items():
             try:
                 found = snapshot.search([vectors[n] for n in members], k, snapshot.mask(langs, ids))
@@ -214,6 +219,18 @@ class Served:
                 update.compact(self.folder)
             except UserError as error:  # the change itself is there
                 print(f"colbertxm: not compacted: {error}", file=sys.stderr, flush=True)
+
+    def _queries(self, texts: Sequence[Text]) -> list[Tensor]:
+        """The vectors of queries: of each language by its export, where there is one."""
+        found: dict[int, Tensor] = {}
+        for lang, export in self.onnx.items():
+            own = [n for n, text in enumerate(texts) if text.lang == lang]
+            if own:
+                vectors = export.encode([texts[n] for n in own], "query")
+                found.update((n, vectors[row]) for row, n in enumerate(own))
+        others = [n for n in range(len(texts)) if n not in found]
+        found.update(zip(others, self._encoded([texts[n] for n in others], "query"), strict=True))
+        return [found[n] for n in range(len(texts))]
 
     def _encoded(self, texts: Sequence[Text], kind: Kind) -> list[Tensor]:
         if not texts:
