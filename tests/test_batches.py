@@ -34,6 +34,16 @@ def test_too_few_triples_or_negatives_are_errors(encoder: Encoder) -> None:
         RetrievalData(InMemory([triple(0, 1), triple(1)], 0), encoder, 2, 1, 2, 0)
 
 
+def test_a_subset_may_be_smaller_than_a_batch(encoder: Encoder) -> None:
+    examples = InMemory([triple(i) for i in range(11)], 3)
+    for batch in RetrievalData(examples, encoder, 5, 4, 1, 3, subset=2).train_dataloader():
+        assert len(batch.queries) == 5 and len(set(batch.query_keys.tolist())) == 2
+        ignored = false_negatives(batch.query_keys, batch.passage_keys, 0, 5)
+        for b, key in enumerate(batch.query_keys.tolist()):
+            for other, other_key in enumerate(batch.query_keys.tolist()):
+                assert bool(ignored[b, other]) == (key == other_key and b != other)  # its answer
+
+
 def same(one: Batch, other: Batch) -> bool:
     for a, b in ((one.queries, other.queries), (one.passages, other.passages)):
         if len(a.parts) != len(b.parts):

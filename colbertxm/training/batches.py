@@ -152,9 +152,11 @@ class RetrievalData(L.LightningDataModule):
         chunk: int | None = None,
     ) -> None:
         super().__init__()
+        if len(examples) < batch_size:
+            raise UserError(f"{len(examples)} training triples are fewer than batch_size={batch_size}: lower it")
+        # A subset below that is somebody's will: a batch then holds a triple more than once, and copies are no negatives
+        # of one another (colbertxm.training.marks).
         size = len(examples) if subset is None else subset
-        if size < batch_size:
-            raise UserError(f"{size} training triples are fewer than batch_size={batch_size}: lower it")
         examples.check(negatives)
         self.examples, self.size = examples, size
         self.subset = None if subset is None else Subset(len(examples), subset, seed)
