@@ -93,8 +93,11 @@ def against_size(rows: Sequence[Row], about: str, path: Path) -> None:
     for budget, points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=4, linewidth=1, label=f"budget {budget}")
     axes.set_xscale("log")
+    sizes = sorted({round(x) for points in lines.values() for x, _ in points})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
     _finish(axes, "bytes a vector", f"{main}, other languages")
-    axes.legend(frameon=False, fontsize=8)
+    _key(axes)
     caption(figure, about)
     save(figure, path)
 
@@ -119,7 +122,7 @@ def costs(rows: Sequence[Row], about: str, path: Path) -> None:
     )
     axes.set_yscale("log")
     _finish(axes, "", {"kwh": "kWh", "seconds": "seconds (kWh were not measured)"}[unit])
-    axes.legend(frameon=False, fontsize=8)
+    _key(axes)
     caption(figure, about)
     save(figure, path)
 
@@ -182,12 +185,20 @@ def _point(
     axes.plot(*each, linestyle="none", marker=".", color="black", markersize=3, alpha=0.6)
 
 
+def _key(axes: Axes) -> None:
+    """Above the picture, where nothing is drawn."""
+    entries = len(axes.get_legend_handles_labels()[0])
+    axes.legend(
+        frameon=False, fontsize=8, ncols=min(entries, 3), loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.2
+    )
+
+
 def _legend(axes: Axes, rows: Sequence[Row]) -> None:
     there = {row["language_pair"] for row in rows}
     for scope, (colour, marker) in LOOKS.items():
         if scope in there:
             axes.plot([], [], linestyle="none", marker=marker, color=colour, label=SCOPES[scope])
-    axes.legend(frameon=False, fontsize=8)
+    _key(axes)
 
 
 def _finish(axes: Axes, x: str, y: str) -> None:

@@ -154,8 +154,8 @@ class RetrievalData(L.LightningDataModule):
         super().__init__()
         if len(examples) < batch_size:
             raise UserError(f"{len(examples)} training triples are fewer than batch_size={batch_size}: lower it")
-        # A subset below that is somebody's will: a batch then holds a triple more than once, and copies are no negatives
-        # of one another (colbertxm.training.marks).
+        # A subset below that is somebody's will: a batch then holds a triple more than once, and copies are no
+        # negatives of one another (colbertxm.training.marks).
         size = len(examples) if subset is None else subset
         examples.check(negatives)
         self.examples, self.size = examples, size
