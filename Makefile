@@ -16,8 +16,8 @@ setup: ## make the virtual environment (the other targets do it themselves)
 demo: setup ## train on English, search in all languages, print the table: ten minutes
 	@$(PY) -m colbertxm.demo $(ARGS)
 
-test: setup ## the tests: no network, no GPU
-	@$(PY) -m pytest $(ARGS)
+test: setup ## the tests: no network, no GPU; up to four at a time (ARGS='-n 0' for one)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests that need minutes, downloads or a GPU
 	@$(PY) -m pytest -m slow $(ARGS)

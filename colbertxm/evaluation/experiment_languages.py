@@ -14,6 +14,7 @@ BY_LANGUAGE = ("adapters", "added_language", "freezing")
 MLM = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")
 """Of held-out text; in results.csv the metrics are `mlm_...`."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999", "#000000")
+MARKERS = "osD^vPX*"
 SURE = 0.05
 Conditions = Mapping[str, Mapping[str, Sequence[Row]]]
 """Condition -> seed -> rows."""
@@ -65,31 +66,31 @@ def pretraining(rows: Sequence[Row]) -> str:
     return table(head, lines, "llrrrrr") if lines else ""
 
 
-def bars(conditions: Conditions, metric: str, about: str, path: Path) -> None:
-    """Groups of bars, one a language; whiskers are the mean over seeds of the 95% intervals, dots single seeds."""
+def points(conditions: Conditions, metric: str, about: str, path: Path) -> None:
+    """A group of markers for each language; lines are the mean over seeds of the 95% intervals, dots single seeds."""
     everything = [row for runs in conditions.values() for rows in runs.values() for row in rows]
     pairs = pairs_within(everything)
     width = 0.8 / len(conditions)
-    figure, axes = figure_of(2.0 + 0.28 * len(pairs) * max(3, len(conditions)), 3.8)
+    figure, axes = figure_of(1.5 + 0.28 * len(pairs) * max(3, len(conditions)), 3.8)
     for n, (name, runs) in enumerate(conditions.items()):
-        colour = COLOURS[n % len(COLOURS)]
-        axes.bar([], [], color=colour, label=name)
+        colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
+        axes.plot([], [], linestyle="none", marker=marker, markersize=5, color=colour, label=name)
         for place, pair in enumerate(pairs):
             x = place + (n - (len(conditions) - 1) / 2) * width
             found = [r for rows in runs.values() for r in rows if (r["metric"], r["language_pair"]) == (metric, pair)]
             heights = [row["value"] for row in found if row["value"] is not None]
             if not heights:
                 continue
-            axes.bar(x, statistics.fmean(heights), width * 0.92, color=colour)
             low, high = ([row[side] for row in found if row[side] is not None] for side in ("low", "high"))
             if low and high:
-                axes.vlines(x, statistics.fmean(low), statistics.fmean(high), "black", linewidth=0.8)
-            axes.plot([x] * len(heights), heights, linestyle="none", marker=".", color="black", markersize=3)
+                axes.vlines(x, statistics.fmean(low), statistics.fmean(high), colour, linewidth=1)
+            axes.plot(x, statistics.fmean(heights), marker=marker, markersize=5, color=colour)
+            axes.plot([x] * len(heights), heights, linestyle="none", marker=".", color="black", markersize=2.5)
     axes.set_xticks(range(len(pairs)), [lang_of(pair) for pair in pairs])
     axes.set_ylabel(metric)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#d8d8d8", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.2)
     caption(figure, about)
     save(figure, path)

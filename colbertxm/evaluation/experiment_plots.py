@@ -1,4 +1,4 @@
-"""One picture a question, drawn from its results.csv: dots, bars, a curve, quality against size, or matrices.
+"""One picture a question, drawn from its results.csv: dots, languages side by side, a curve, quality against size, or matrices.
 
 Of both sizes the full one is drawn where it was run. Bars are the mean over seeds of the 95% intervals over queries,
 small dots are single seeds.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colbertxm.evaluation.experiment_languages import BY_LANGUAGE, bars
+from colbertxm.evaluation.experiment_languages import BY_LANGUAGE, points
 from colbertxm.evaluation.experiment_page import (
     SCOPES,
     SPECIAL,
@@ -36,7 +36,7 @@ def draw(question: str, folder: Path) -> None:
     group = max(groups, key=lambda name: "size=full" in name)
     if question in BY_LANGUAGE:
         rows = groups[group]
-        bars(by_condition(rows), main_metric(rows), f"{question}, {group}", folder / "picture.png")
+        points(by_condition(rows), main_metric(rows), f"{question}, {group}", folder / "picture.png")
         return
     painter = {
         "data_scaling": curve, "compression": against_size, "cross_lingual": matrices, "energy": costs,
