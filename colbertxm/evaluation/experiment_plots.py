@@ -1,4 +1,4 @@
-"""One picture a question, drawn from its results.csv: dots, languages side by side, a curve, quality against size, or matrices.
+"""One picture a question, drawn from its results.csv: dots, languages, a curve, quality against size, or matrices.
 
 Of both sizes the full one is drawn where it was run. Bars are the mean over seeds of the 95% intervals over queries,
 small dots are single seeds.
@@ -90,8 +90,8 @@ def against_size(rows: Sequence[Row], about: str, path: Path) -> None:
         if x and y:
             budget = split_settings(name).get("budget", "")
             lines.setdefault(budget, []).append((statistics.fmean(x), statistics.fmean(y)))
-    for budget, points in lines.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=4, linewidth=1, label=f"budget {budget}")
+    for budget, known in lines.items():
+        axes.plot(*zip(*sorted(known), strict=True), marker="o", markersize=4, linewidth=1, label=f"budget {budget}")
     axes.set_xscale("log")
     sizes = sorted({round(x) for points in lines.values() for x, _ in points})
     axes.set_xticks(sizes, [str(size) for size in sizes])
