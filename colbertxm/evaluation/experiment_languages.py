@@ -53,17 +53,18 @@ def differences_by_language(lines: Sequence[Row]) -> str:
 
 
 def pretraining(rows: Sequence[Row]) -> str:
-    """What masked-language modelling changed on held-out text, a line for each condition that brings adapters and each
-    language; seeds share it."""
+    """What masked-language modelling changed on held-out text, a line for each language and the conditions that share
+    its adapter; seeds share it."""
     own = [row for row in rows if row["metric"].startswith("mlm_")]
     cells = {(row["settings"], row["language_pair"], row["metric"]): row for row in own}
-    lines = []
+    lines: dict[tuple[str, ...], list[str]] = {}
     for settings, pair in dict.fromkeys((settings, pair) for settings, pair, _ in cells):
         found = [cells[settings, pair, f"mlm_{name}"] for name in MLM]
         loss, accuracy = ([f"{row['value']:.3f}" for row in part] for part in (found[:2], found[2:]))
-        lines.append([settings.partition(" size=")[0], lang_of(pair), *loss, *accuracy, f"{found[0]['seconds']:.0f}"])
+        line = (lang_of(pair), *loss, *accuracy, f"{found[0]['seconds']:.0f}")
+        lines.setdefault(line, []).append(settings.partition(" size=")[0])
     head = ["pretrained for", "adapter", "loss before", "after", "guessed right before", "after", "s"]
-    return table(head, lines, "llrrrrr") if lines else ""
+    return table(head, [[", ".join(names), *line] for line, names in lines.items()], "llrrrrr") if lines else ""
 
 
 def points(conditions: Conditions, metric: str, about: str, path: Path) -> None:
