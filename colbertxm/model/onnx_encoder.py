@@ -78,6 +78,8 @@ class OnnxEncoder:
         self.folder, self.lang_proxy = folder, dict[str, str]()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Threads that spin between two queries would take the cores from the search that follows.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         try:
             self._session: Any = onnxruntime.InferenceSession(
