@@ -72,7 +72,7 @@ def points(conditions: Conditions, metric: str, about: str, path: Path) -> None:
     everything = [row for runs in conditions.values() for rows in runs.values() for row in rows]
     pairs = pairs_within(everything)
     width = 0.8 / len(conditions)
-    figure, axes = figure_of(1.5 + 0.28 * len(pairs) * max(3, len(conditions)), 3.8)
+    figure, axes = figure_of(max(6.4, 1.5 + 0.28 * len(pairs) * max(3, len(conditions))), 3.8)
     for n, (name, runs) in enumerate(conditions.items()):
         colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
         axes.plot([], [], linestyle="none", marker=marker, markersize=5, color=colour, label=name)
