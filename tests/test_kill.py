@@ -155,7 +155,8 @@ def test_a_flipped_bit_in_the_last_resume_point_costs_one_resume_point(
     processes = killable.start(job)
     wait_for(job, 6)
     killable.kill(processes)
-    (step, last), (before, _) = resume_points(job.output / "checkpoints")
+    # Killed between the newest's publication and the oldest's removal, there are three.
+    (_, last), (before, _), *_ = resume_points(job.output / "checkpoints")
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 4
     last.write_bytes(content)

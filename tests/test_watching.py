@@ -248,6 +248,17 @@ def test_all_that_is_watched_is_logged(world: Path, data: TrainingData) -> None:
     assert all(row[4] > 1 and row[5] <= row[7] and row[3] != row[6] for table in tables for row in table["data"])
 
 
+def test_a_run_that_was_left_open_does_not_get_the_next_ones_figures(world: Path) -> None:
+    left = make_logger(world / "left", "test", "left", "offline", {})  # as a training that raised leaves it
+    logger = make_logger(world / "next", "test", "next", "offline", {"seed": 3})
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    logger.experiment.finish()
+    left.experiment.finish()
+    history, config = wandb_files.read(wandb_files.run_of(world / "next"))
+    assert history["train/loss"] == [0.5] and config["seed"] == 3
+    assert "train/loss" not in wandb_files.read(wandb_files.run_of(world / "left"))[0]
+
+
 def test_the_gradient_norm_is_that_before_clipping(
     world: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +281,7 @@ def test_the_gradient_norm_is_that_before_clipping(
     monkeypatch.setattr(RetrieverModule, "log", log)
     logger = make_logger(world / "logs", "test", "run", "offline", {})
     run(world / "out", data, fresh(), logger, steps=5, monitor=None, gradient_clip=1e-6)
+    logger.experiment.finish()
     assert [step for step, _ in logged] == [2, 4] and len(by_hand) == 5
     assert [norm for _, norm in logged] == pytest.approx([by_hand[1], by_hand[3]], rel=1e-5)
 

@@ -42,6 +42,7 @@ def make_logger(folder: Path, project: str, name: str, mode: str, config: Mappin
             dir=str(folder.resolve()),  # W&B writes in a process of its own, whose working folder may be another
             mode=cast(Any, mode),
             config=dict(config),
+            reinit="create_new",  # a run that an exception left open in this process must not get our figures
             settings=wandb.Settings(silent=True),
         )
     except wandb.Error as error:
