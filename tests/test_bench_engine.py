@@ -112,19 +112,21 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     work = tmp_path / "work"
     work.mkdir()
     asked = ["--peers", "", "--vectors", str(folder), "--queries", "6", "--threads", "1", "--work", str(work)]
-    found, *compressed = run.run([*asked, "--picture"])
+    found, deep, *compressed = run.run([*asked, "--picture"])
     at_most = {"2": 0.5, "4": 0.2, "8": 0.05}
     for other in compressed:  # four times the budgets' documents: every loss is the codec's
         assert other["recall_10"] > 1 - at_most[other["engine"].split()[1]]
         assert other["bytes_per_vector"] < found["bytes_per_vector"]
-    assert found["recall_10"] == found["recall_100"] == 1 and found["our"]
+    assert found["recall_10"] == deep["recall_10"] == deep["recall_100"] == 1 and found["our"]
+    assert (found["hits"], deep["hits"], found["recall_100"]) == (10, 100, None)
     assert found["documents"] == 50 and found["queries"] == 6
     assert 512 < found["bytes_per_vector"] < 515
     assert 0 < found["p50_ms"] <= found["p95_ms"] and found["build_peak_mb"] > found["build_before_mb"] > 0
     written = json.loads((tmp_path / "results" / f"engine-{folder.name}.json").read_text())
     assert written[0]["name"] == "engine_query_ms" and written[0]["value"] == found["p50_ms"]
-    named = {line["name"]: line["value"] for line in written}
+    named = {line["name"]: line["value"] for line in written if line["settings"]["hits"] == 10}
     default = next(r for r in compressed if "4 bits" in r["engine"] and r["setting"] == "budget 512")
+    assert default["hits"] == 10 and sum(line["name"] == "recall10_4bit" for line in written) == 2
     assert named["ms_per_query_4bit"] == default["p50_ms"] and named["recall10_4bit"] == default["recall_10"]
     assert named["bytes_per_vector_2bit"] < named["bytes_per_vector_4bit"] == default["bytes_per_vector"]
     assert "speedup_vs_fast_plaid" not in named  # it was not asked
@@ -133,7 +135,7 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
 
 
 def test_headlines_beside_the_peers() -> None:
-    figures_of = {"documents": 9, "threads": 1, "recall_10": 0.9, "build_peak_mb": 100.0}
+    figures_of = {"documents": 9, "threads": 1, "hits": 10, "recall_10": 0.9, "build_peak_mb": 100.0}
     ours = [
         {**figures_of, "engine": f"colbertxm, {bits} bits", "setting": "budget 512", "p50_ms": 10.0, "our": True,
          "build_cpu_s": 5.0, "bytes_per_vector": 16.0 * bits}

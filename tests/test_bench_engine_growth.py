@@ -114,14 +114,14 @@ def test_another_index_is_not_measured(grown: Path, tmp_path: Path) -> None:
 def test_growth_measures_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
     asked = ["--documents", "120", "--queries", "4", "--keep", str(tmp_path), "--budgets", "100,200"]
-    narrow, wide = growth.run(asked)
-    assert 0.4 < narrow["recall_10"] <= wide["recall_10"] and wide["recall_100"] > 0.8
+    narrow, _, wide, deep = growth.run(asked)
+    assert 0.4 < narrow["recall_10"] <= wide["recall_10"] and deep["recall_100"] > 0.8
     assert narrow["documents"] == 120 and narrow["queries"] == 4 and narrow["bytes_per_vector"] > 37
     monkeypatch.setattr(growth, "build_index", None)  # it is there: nothing is built again
     shape = vectors.Shape(120, 4)
     size = growth.grown(shape, 2, 500, tmp_path / "growth-120-2", growth.Stream(shape, tmp_path / "growth-120-truth-4"))
     assert size["cpu_seconds"] == narrow["build_cpu_s"] and size["documents"] == 120
-    assert len(json.loads((tmp_path / "results" / "engine_growth.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "results" / "engine_growth.json").read_text())) == 4
 
 
 def test_sizes_on_paper(grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

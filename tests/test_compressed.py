@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colbertxm.engine import kernels, trellis
+from colbertxm.engine import compressed, kernels, trellis
 from colbertxm.engine.build import build_index
 from colbertxm.engine.codec import Codec, allocate, fit_codec
 from colbertxm.engine.compressed import CompressedEngine, Part
@@ -136,15 +136,18 @@ def test_the_papers_number_of_centroids() -> None:
     assert number_of_centroids(3) == 3
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_kernels_score_as_the_decoded_vectors_do(documents: list[Document], bits: int) -> None:
+@pytest.mark.parametrize(("bits", "look"), [(1, 32), (2, 16), (4, 32), (4, 12), (8, 20)])
+def test_kernels_score_as_the_decoded_vectors_do(
+    documents: list[Document], bits: int, look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "LOOK", look)  # coordinates before the rest
     vectors, offsets = laid_out(documents)
     codec = fit_codec(vectors, offsets, bits, 64, rounds=3)
     codec = Codec.of(codec.arrays())
     codes = codec.encode(vectors, offsets)
     decoded = codec.decode(codes, offsets)
     ids, langs = [d.id for d in documents], [d.lang for d in documents]
-    engine = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs, slacks=(np.inf, np.inf))
+    engine = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs, slacks=(np.inf, np.inf, np.inf))
     hasty = CompressedEngine(codec, [Part.of(codes, offsets.numpy())], ids, langs)
     reference = ExactEngine(decoded, offsets, ids, langs)
     for query in some_queries(documents, 6, 5) + some_queries(documents, 2, 70):
@@ -156,6 +159,22 @@ def test_kernels_score_as_the_decoded_vectors_do(documents: list[Document], bits
         assert len(set(short) & set(wanted)) >= 18 and (np.sort(lower) <= np.sort(scores) + 2e-4).all()
     errors = (decoded - vectors).square().sum(1).mean()
     assert errors < {1: 0.25, 2: 0.12, 4: 0.012, 8: 0.0004}[bits]
+
+
+def test_vectors_that_are_their_centroids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is uncertain then: every document keeps its best vector all the same."""
+    monkeypatch.setattr(compressed, "LOOK", 16)
+    rng = np.random.default_rng(4)
+    words = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((20, DIM)).astype(np.float32)), dim=1)
+    documents = [Document(str(n), "en", words[rng.integers(0, 20, 6)]) for n in range(90)]
+    vectors, offsets = laid_out(documents)
+    codec = fit_codec(vectors, offsets, 2, 20, rounds=3)
+    ids, langs = [d.id for d in documents], [d.lang for d in documents]
+    engine = CompressedEngine(codec, [Part.of(codec.encode(vectors, offsets), offsets.numpy())], ids, langs)
+    for length in (32, 7):
+        (query,) = some_queries(documents, 1, length)
+        found, truth = engine.search([query], 20, budget=40)[0][1], exact(documents).search([query], 20)[0][1]
+        np.testing.assert_allclose(found, truth, atol=0.02 * length)
 
 
 def test_recall_grows_with_the_budget_to_its_ceiling(folder: Path, documents: list[Document]) -> None:

@@ -23,7 +23,7 @@ from colbertxm.engine.store import write_index
 from colbertxm.engine.torch_engine import TorchEngine, _highest, _scattered, best_of
 from colbertxm.errors import UserError
 
-ALL = (np.inf, np.inf)  # the CPU's engine then decodes every vector
+ALL = (np.inf, np.inf, np.inf)  # the CPU's engine then decodes every vector
 BITS = (1, 2, 4, 8)
 
 

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.engine.engines import Engine
 from benchmarks.engine.figures import table
-from benchmarks.engine.job import Job, Record, record, search
+from benchmarks.engine.job import HITS, Job, Record, record, search
 from benchmarks.engine.oracle import Oracle
 from benchmarks.engine.peers import common
 from benchmarks.engine.vectors import Shape, World, queries, save, shard, shards
@@ -40,7 +40,7 @@ from colbertxm.progress import progress
 from colbertxm.sources import cache_folder
 
 SIZES = "5000,50000,500000"
-K = 100
+K = max(HITS)
 BUDGETS = "256,500,1024"
 MEMORY_MB = 2048  # enough for the paper's number of centroids at 500,000 documents
 EVERY_S = 10.0
@@ -169,7 +169,7 @@ def warmed(folder: Path) -> None:
 
 
 def measure(count: int, given: argparse.Namespace) -> list[Record]:
-    """One size's records: one for each budget."""
+    """One size's records: for each budget and number of hits."""
     shape = Shape(count, given.queries)
     told = given.keep / f"growth-{count}-truth-{given.queries}"
     folder = given.keep / f"growth-{count}-{given.bits}"
@@ -180,7 +180,7 @@ def measure(count: int, given: argparse.Namespace) -> list[Record]:
     settings = [{"name": f"budget {budget}", "budget": budget} for budget in given.budgets]
     records = []
     with tempfile.TemporaryDirectory() as work:
-        job = Job(told, stream.oracle.numbers, Path(work), K)
+        job = Job(told, stream.oracle.numbers, Path(work))
         for threads in given.threads:
             warmed(folder)
             found = search(engine, job, threads, settings, folder)

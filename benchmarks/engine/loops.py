@@ -66,7 +66,9 @@ def loops(bits: int, documents: int, centroids: int, rounds: int) -> dict[str, f
     names = [str(n) for n in range(documents)]
     engines = {
         "rerank": CompressedEngine(codec, [part], names, ["en"] * documents),
-        "rerank, all decoded": CompressedEngine(codec, [part], names, ["en"] * documents, slacks=(np.inf, np.inf)),
+        "rerank, all decoded": CompressedEngine(
+            codec, [part], names, ["en"] * documents, slacks=(np.inf, np.inf, np.inf)
+        ),
     }
     count = len(vectors)
     found = stages(engines["rerank"], part, query, rounds) | codecs(codec, part.codes, vectors, rounds)

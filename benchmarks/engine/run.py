@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.engine.engines import ENGINES
 from benchmarks.engine.figures import draw, table
-from benchmarks.engine.job import Job, Record, measured
+from benchmarks.engine.job import HITS, Job, Record, measured
 from benchmarks.engine.oracle import truth
 from benchmarks.engine.ours import BUDGETS, ours
 from benchmarks.engine.vectors import Shape, make
@@ -30,7 +30,7 @@ from colbertxm.sources import cache_folder
 PICTURE = Path(__file__).parent / "frontier.png"
 SIZES, FEW = "5000,20000,50000", "5000"
 """Numbers of documents beside the peers, and alone."""
-K = 100
+K = max(HITS)
 DEFAULT = f"budget {max(BUDGET, PER_HIT * K)}"
 
 
@@ -41,7 +41,7 @@ def compare(folder: Path, given: argparse.Namespace) -> list[Record]:
     print(f"{folder.name}: exact MaxSim took {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     records = []
     with tempfile.TemporaryDirectory(dir=given.work) as work:
-        job = Job(folder, true, Path(work) / "engine", K, max(given.threads), tuple(given.threads))
+        job = Job(folder, true, Path(work) / "engine", HITS, max(given.threads), tuple(given.threads))
         for name in given.peers:
             records += measured(ENGINES[name], job)
         records += ours(job, given.budgets)
@@ -57,19 +57,21 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             continue
         settings = {name: value for name, value in record.items() if name != "p50_ms"}
         made.append(row("engine_query_ms", record["p50_ms"], "ms", **settings))
-    for size in sorted({record["documents"] for record in records if "not_run" not in record}):
-        made += headlines([r for r in records if "not_run" not in r and r["documents"] == size and r["threads"] == 1])
+    run = [r for r in records if "not_run" not in r and r["threads"] == 1]
+    for size in sorted({record["documents"] for record in run}):
+        for hits in HITS:
+            made += headlines([r for r in run if r["documents"] == size and r["hits"] == hits])
     return made
 
 
 def headlines(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One size's figures that one is asked for by name: 4 bits at the default budget beside the peers' defaults; one
-    thread. Speedups are above 1 where ours is faster, ratios below 1 where it takes less."""
+    """One size's figures, for one number of hits, that one is asked for by name: 4 bits at the default budget beside
+    the peers' defaults; one thread. Speedups are above 1 where ours is faster, ratios below 1 where it takes less."""
     ours = {r["engine"].split()[1]: r for r in records if r["engine"].endswith("bits") and r["setting"] == DEFAULT}
     peers = {r["engine"].split()[0]: r for r in records if r["setting"] == "defaults" and not r["our"]}
     if not {"2", "4"} <= ours.keys():
         return []
-    four, size = ours["4"], {"documents": ours["4"]["documents"]}
+    four, size = ours["4"], {"documents": ours["4"]["documents"], "hits": ours["4"]["hits"]}
     made = [
         row("ms_per_query_4bit", four["p50_ms"], "ms", **size),
         row("recall10_4bit", four["recall_10"], "", **size),

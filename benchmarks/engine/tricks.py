@@ -92,7 +92,7 @@ def searches(folder: Path) -> None:
         build(common.load(folder), Path(work), {"bits": 4})
         index = CompressedIndex(work)
         plain = index.engine
-        hasty = CompressedEngine(plain.codec, plain.parts, plain.ids, plain.langs, slacks=(np.inf, np.inf))
+        hasty = CompressedEngine(plain.codec, plain.parts, plain.ids, plain.langs, slacks=(np.inf, np.inf, np.inf))
         for name, engine, weight in (("as it is", plain, 0.5), ("all decoded", hasty, 0.5), ("no mean", plain, 0.0)):
             compressed.MEAN_WEIGHT = np.float32(weight)
             for budget in (64, 128, 256, 512):

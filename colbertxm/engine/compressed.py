@@ -44,10 +44,11 @@ CANDIDATES, CANDIDATES_PER_BUDGET = 4096, 8  # documents that inverted lists lea
 LOOK = 32  # coordinates of the codes, those that queries ask for most, that all reranked documents are scored by
 KEEP = 64  # documents that are then scored by all coordinates
 KEEP_PER_HIT, KEEP_SHARE = 2, 8  # or so many for each that is asked for, or this share of `budget`
-SLACKS = (0.5, 2.0)
+SLACKS = (0.5, 2.0, 3.0)
 """A vector of a reranked document is decoded where, for some query vector, it may come above the document's best: what
 its centroid promises may be wrong by so many standard deviations of a query's product with a residual's decoded
-coordinates. The first by LOOK coordinates, the second by all."""
+coordinates. The first for the look at LOOK coordinates, the second for that at all, the third within that: what the
+centroid and LOOK coordinates promise may be wrong by so many of the product with the other coordinates."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +78,28 @@ def _view(array: Array) -> Array:
 @dataclass(frozen=True)
 class Block:
     """At most LANES query vectors, made ready: as columns [E * LANES], in the codes' space, and their products with the
-    centroids [K, LANES], in float32 and as bytes of `unit`; `used` of them count."""
+    centroids [K, LANES], in float32 and as bytes: `low` plus `unit` times them; `used` of them count."""
 
     columns: Array
     rotated: Array
     centroid_scores: Array
     table: Array
     unit: np.float32
+    low: np.float32
     used: int
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How closely documents are looked at: by so many coordinates, in so many bytes of a code; vectors whose centroids
-    promise less than the best by more than `margin` (in units of their scales) are passed over."""
+    """How closely documents are looked at: by so many coordinates, the `first` of them, in so many `bytes` of a code,
+    before the others. Vectors whose centroids promise less than the best by more than `margin` (in units of their
+    scales) are passed over; those whose first coordinates promise less by more than `rest` are spared the others."""
 
     axes: int
+    first: int
     bytes: int
     margin: np.float32
+    rest: np.float32
 
 
 @dataclass(frozen=True)
@@ -110,16 +115,18 @@ class CompressedEngine:
 
     def __init__(
         self, codec: Codec, parts: Sequence[Part], ids: Sequence[str], langs: Sequence[str], alive: Array | None = None,
-        slacks: tuple[float, float] = SLACKS, lists: Lists | None = None,
+        slacks: tuple[float, float, float] = SLACKS, lists: Lists | None = None,
     ) -> None:  # fmt: skip
         """`alive` [N] bool: which documents can be found (all). `slacks`: see SLACKS; infinite ones decode all. `lists`
         of the first documents: searches of more than `lists.FROM` documents go through them."""
         check_names(parts, ids, langs)
         self.codec, self.ids, self.langs, self.lists = codec, ids, langs, lists
-        self.look, self.whole = (
-            Stage(axes, codec.layout.room(axes), np.float32(slack * _spread(codec, axes)))
-            for axes, slack in zip((min(LOOK, codec.dim), codec.dim), slacks, strict=True)
-        )
+        first, look, whole, rest = min(LOOK, codec.dim), *slacks
+        room, none = codec.layout.room(first), np.float32(0)
+        self.look = Stage(first, first, room, np.float32(look * _spread(codec, 0, first)), none)
+        margin = np.float32(whole * _spread(codec, 0, codec.dim))
+        beyond = np.float32(rest * _spread(codec, first, codec.dim)) if first < codec.dim else none
+        self.whole = Stage(codec.dim, first, room, margin, beyond)
         self.parts = [part.read_only() for part in parts]
         self.bounds = np.cumsum([0, *(len(part.starts) for part in parts)])
         lengths = [part.ends - part.starts for part in parts]
@@ -224,7 +231,7 @@ class CompressedEngine:
         rotated = np.empty(self.codec.dim * LANES, np.float32)
         ones = np.ones((self.codec.dim, 1), np.float32)
         kernels.products(self.codec.decoder, ones, flat, 0, self.codec.dim, rotated)
-        return Block(flat, rotated, scores, table, unit, used)
+        return Block(flat, rotated, scores, table, unit, low, used)
 
     def _everywhere(
         self,
@@ -266,10 +273,10 @@ class CompressedEngine:
         codec, codes, score = self.codec, part.codes, np.zeros(len(chosen), np.float32)
         for block in question.blocks:
             kernels.rerank(
-                chosen, part.starts, part.ends, block.columns, block.rotated, block.centroid_scores, block.used,
-                codes.centroids, codes.scales, codes.fits, codes.codes, codes.means, codes.mean_scales,
-                codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables, codec.table, SCALES, FITS,
-                stage.margin, stage.axes, stage.bytes, score,
+                chosen, part.starts, part.ends, block.columns, block.rotated, block.centroid_scores, block.table,
+                block.unit, block.low, block.used, codes.centroids, codes.scales, codes.fits, codes.codes, codes.means,
+                codes.mean_scales, codec.layout.places, codec.layout.shifts, codec.layout.masks, codec.tables,
+                codec.table, SCALES, FITS, stage.margin, stage.rest, stage.first, stage.bytes, stage.axes, score,
             )  # fmt: skip
         return score
 
@@ -299,9 +306,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has the pools but not their threads
 
 
-def _spread(codec: Codec, axes: int) -> float:
-    """The standard deviation of the product of a vector as centroids are with the first `axes` decoded coordinates of
-    a residual of scale 1."""
+def _spread(codec: Codec, begin: int, end: int) -> float:
+    """The standard deviation of the product of a vector as centroids are with the decoded coordinates `begin` to `end`
+    of a residual of scale 1."""
     step = max(1, len(codec.rows) // 1024)  # of the bytes: all centroids in float32 would be made for these few
     some = torch.from_numpy(codec.rows[::step] * codec.row_scales[::step])
-    return float((some @ torch.from_numpy(codec.decoder[:axes]).T).square().sum(1).mean().sqrt())
+    return float((some @ torch.from_numpy(codec.decoder[begin:end]).T).square().sum(1).mean().sqrt())

@@ -7,7 +7,8 @@ Every library's process uses this file, so it needs NumPy and the standard libra
     index     folder of the index
     build     the build's arguments
     settings  of a search: [{"name": ..., argument: value, ...}, ...]
-    k, queries, threads, out (the file to write)
+    hits      of a search: how many are asked for, [k, ...]
+    queries, threads, out (the file to write)
 
 T vectors in all, N documents, E dimensions, Q vectors a query.
 """
@@ -126,24 +127,28 @@ def built(build: Build, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def searched(opened: Open, job: dict[str, Any]) -> dict[str, Any]:
-    """Search one query at a time with every setting: what was found and milliseconds per query."""
+    """Search one query at a time with every setting, for each number of hits: what was found, milliseconds a query."""
     asked = queries(Path(job["vectors"]), job["queries"])
     search = opened(Path(job["index"]), job["threads"])
     found = []
     for setting in job["settings"]:
         arguments = {name: value for name, value in setting.items() if name != "name"}
-        for query in asked[:WARM]:
-            search(query, job["k"], arguments)
-        hits, taken = [], []
-        cpu = cpu_seconds()
-        for query in asked:
-            started = time.perf_counter()
-            ids = search(query, job["k"], arguments)
-            taken.append(1000 * (time.perf_counter() - started))
-            hits.append([int(number) for number in ids])
-        spent = 1000 * (cpu_seconds() - cpu) / len(asked)
-        found.append({"name": setting["name"], "ids": hits, "ms": taken, "cpu_ms": spent})
+        for k in job["hits"]:
+            for query in asked[:WARM]:
+                search(query, k, arguments)
+            found.append({"name": setting["name"], "hits": k, **_asked(search, asked, k, arguments)})
     return {"settings": found, "peak_mb": memory_mb("VmHWM")}
+
+
+def _asked(search: Searcher, queries: Sequence[np.ndarray], k: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What is found, each query's milliseconds, and those of processor time on the average."""
+    ids, taken, cpu = [], [], cpu_seconds()
+    for query in queries:
+        started = time.perf_counter()
+        found = search(query, k, arguments)
+        taken.append(1000 * (time.perf_counter() - started))
+        ids.append([int(number) for number in found])
+    return {"ids": ids, "ms": taken, "cpu_ms": 1000 * (cpu_seconds() - cpu) / len(queries)}
 
 
 def main(build: Build, opened: Open) -> None:
