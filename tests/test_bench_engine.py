@@ -112,6 +112,7 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     work = tmp_path / "work"
     work.mkdir()
     asked = ["--peers", "", "--vectors", str(folder), "--queries", "6", "--threads", "1", "--work", str(work)]
+    asked += ["--builds", "2"]
     found, deep, *compressed = run.run([*asked, "--picture"])
     at_most = {"2": 0.5, "4": 0.2, "8": 0.05}
     for other in compressed:  # four times the budgets' documents: every loss is the codec's

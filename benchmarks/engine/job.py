@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,9 @@ def recall(found: Sequence[Sequence[int]], truth: np.ndarray, depth: int) -> flo
     return float(np.mean(shares))
 
 
-def _call(engine: Engine, job: Job, threads: int, minutes: int, **more: Any) -> Record:
-    """Run the engine's script on so many processors. Raises UserError with the last lines that it printed."""
+def _call(engine: Engine, job: Job, threads: int, minutes: int, first: int = 0, **more: Any) -> Record:
+    """Run the engine's script on so many processors, from the `first` on, where there are as many. Raises UserError
+    with the last lines that it printed."""
     command, own = engine.command()
     job.work.mkdir(parents=True, exist_ok=True)
     asked, out = job.work / "job.json", job.work / "out.json"
@@ -62,7 +66,8 @@ def _call(engine: Engine, job: Job, threads: int, minutes: int, **more: Any) -> 
     def held() -> None:
         # Some have no setting for their pools of threads, or start them whatever it says.
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+            there = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, there[first : first + threads] or there[:threads])
 
     with (job.work / "log.txt").open("w+", encoding="utf-8", errors="replace") as log:
         try:
@@ -85,25 +90,63 @@ def search(engine: Engine, job: Job, threads: int, settings: Sequence[Setting], 
     return _call(engine, job, threads, SEARCH_MINUTES, action="search", settings=asked, **more)
 
 
-def measured(engine: Engine, job: Job) -> list[Record]:
-    """A record for each setting, number of hits and of threads; one that says why where the engine could not run."""
+def built(engine: Engine, job: Job, first: int = 0) -> Record:
+    """What building its index took, in `work`, on the processors from the `first` on; {"not_run": why} where it could
+    not be built."""
     shutil.rmtree(job.work, ignore_errors=True)
-    records: list[Record] = []
     try:
-        size = _call(engine, job, job.build_threads, BUILD_MINUTES, action="build", build=dict(engine.build))
+        return _call(engine, job, job.build_threads, BUILD_MINUTES, first, action="build", build=dict(engine.build))
+    except UserError as error:
+        return {"not_run": str(error)}
+
+
+def measured(engine: Engine, job: Job, size: Record | None = None) -> list[Record]:
+    """A record for each setting, number of hits and of threads; one that says why where the engine could not run.
+    `size`: what `built` told; without, the index is built first. Nothing is left in `work`."""
+    records: list[Record] = []
+    size = built(engine, job) if size is None else size
+    try:
+        if "not_run" in size:
+            raise UserError(size["not_run"])
         for threads in job.threads:
             found = search(engine, job, threads, engine.settings)
             for setting in found["settings"]:
                 records.append(record(engine, job, size, threads, setting, found["peak_mb"]))
-                print(f"  {engine.name}, {setting['name']}, {setting['hits']} hits, {threads} threads: "
-                      f"{records[-1]['p50_ms']:.1f} ms, recall@10 {records[-1]['recall_10']:.3f}",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                print(
+                    f"  {engine.name}, {setting['name']}, {setting['hits']} hits, {threads} threads: "
+                    f"{records[-1]['p50_ms']:.1f} ms, recall@10 {records[-1]['recall_10']:.3f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     except UserError as error:
         print(f"  not run: {error}", file=sys.stderr, flush=True)
         records.append({"engine": engine.name, "not_run": str(error)})
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
     return records
+
+
+def together(engines: Sequence[Engine], job: Job, builds: int) -> list[Record]:
+    """All engines' records: `builds` indexes are built at a time, each on processors of its own, then each engine
+    searches alone."""
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(builds):
+        slots.put(slot)
+
+    def build(task: tuple[Engine, Job]) -> Record:
+        slot = slots.get()
+        try:
+            started = time.perf_counter()
+            size = built(*task, slot * job.build_threads)
+            print(f"  {task[0].name}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            return size
+        finally:
+            slots.put(slot)
+
+    tasks = [(engine, replace(job, work=job.work / str(number))) for number, engine in enumerate(engines)]
+    with ThreadPoolExecutor(builds) as pool:
+        sizes = list(pool.map(build, tasks))
+    return [one for task, size in zip(tasks, sizes, strict=True) for one in measured(*task, size)]
 
 
 def record(engine: Engine, job: Job, size: Record, threads: int, setting: Record, peak_mb: float) -> Record:

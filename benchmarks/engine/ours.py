@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from benchmarks.engine.engines import Engine
-from benchmarks.engine.job import Job, Record, measured
 from benchmarks.engine.peers import common
 from colbertxm.engine.exact import ExactEngine
 
@@ -28,10 +27,9 @@ def compressed(bits: int, budgets: Sequence[int] = BUDGETS) -> Engine:
     return Engine(f"colbertxm, {bits} bits", "benchmarks.engine.compressed", settings, {"bits": bits})
 
 
-def ours(job: Job, budgets: Sequence[int] = BUDGETS) -> list[Record]:
-    """The figures of each of our engines."""
-    engines = (EXACT, *(compressed(bits, budgets) for bits in BITS))
-    return [found for engine in engines for found in measured(engine, job)]
+def ours(budgets: Sequence[int] = BUDGETS) -> list[Engine]:
+    """Each of our engines."""
+    return [EXACT, *(compressed(bits, budgets) for bits in BITS)]
 
 
 def build(corpus: common.Corpus, folder: Path, options: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.engine.engines import ENGINES
 from benchmarks.engine.figures import draw, table
-from benchmarks.engine.job import HITS, Job, Record, measured
+from benchmarks.engine.job import HITS, Job, Record, together
 from benchmarks.engine.oracle import truth
 from benchmarks.engine.ours import BUDGETS, ours
 from benchmarks.engine.vectors import Shape, make
@@ -39,13 +39,11 @@ def compare(folder: Path, given: argparse.Namespace) -> list[Record]:
     started = time.perf_counter()
     true = truth(folder, given.queries, K)
     print(f"{folder.name}: exact MaxSim took {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    records = []
     with tempfile.TemporaryDirectory(dir=given.work) as work:
-        job = Job(folder, true, Path(work) / "engine", HITS, max(given.threads), tuple(given.threads))
-        for name in given.peers:
-            records += measured(ENGINES[name], job)
-        records += ours(job, given.budgets)
-    return records
+        at_once = max(given.threads) if given.builds == 1 else 1
+        job = Job(folder, true, Path(work) / "engine", HITS, at_once, tuple(given.threads))
+        engines = [*(ENGINES[name] for name in given.peers), *ours(given.budgets)]
+        return together(engines, job, given.builds)
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -96,6 +94,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--budgets", type=int, nargs="*", default=list(BUDGETS), help=f"of ours {BUDGETS}")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of a search (1 2)")
+    parser.add_argument("--builds", type=int, default=1, help="at a time, if more than 1 on one processor each (1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for indexes, removed again (the system's temporary folder)")
     parser.add_argument("--picture", action="store_true", help=f"draw {PICTURE.name}")
