@@ -41,6 +41,7 @@ MEAN_WEIGHT = np.float32(0.5)  # the best vector of a document leans less to its
 BUDGET = 512
 PER_HIT = 5  # documents reranked for each that is asked for, where that is more than BUDGET
 CANDIDATES, CANDIDATES_PER_BUDGET = 4096, 8  # documents that inverted lists leave, where there are many
+CANDIDATES_SHARE = 32  # or this share of them
 LOOK = 32  # coordinates of the codes, those that queries ask for most, that all reranked documents are scored by
 KEEP = 64  # documents that are then scored by all coordinates
 KEEP_PER_HIT, KEEP_SHARE = 2, 8  # or so many for each that is asked for, or this share of `budget`
@@ -201,7 +202,7 @@ class CompressedEngine:
         allowed = np.zeros(self.lists.count, bool)
         new = np.searchsorted(chosen, self.lists.count)
         allowed[chosen[:new]] = True
-        count = max(CANDIDATES, CANDIDATES_PER_BUDGET * budget)
+        count = max(CANDIDATES, CANDIDATES_PER_BUDGET * budget, self.lists.count // CANDIDATES_SHARE)
         found = [
             best(self.lists.gains(block.table, block.used, map if pool is None else pool.map), allowed, count)
             for block in question.blocks
