@@ -45,6 +45,13 @@ def write(name: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def read(name: str) -> list[dict[str, Any]]:
+    """The rows that were written last; none where there is no file."""
+    path = RESULTS / f"{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return rows
+
+
 def row(name: str, value: float, unit: str, **settings: Any) -> dict[str, Any]:
     """One figure."""
     return {"name": name, "value": value, "unit": unit, "settings": settings}

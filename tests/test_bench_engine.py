@@ -113,7 +113,10 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     work.mkdir()
     asked = ["--peers", "", "--vectors", str(folder), "--queries", "6", "--threads", "1", "--work", str(work)]
     asked += ["--builds", "2"]
-    found, deep, *compressed = run.run([*asked, "--picture"])
+    before = {"documents": 9, "threads": 1, "hits": 10, "recall_10": 0.5, "engine": "other", "setting": "defaults"}
+    earlier = [record.row("engine_query_ms", 7.0, "ms", **before, our=False), record.row("recall10_4bit", 1.0, "")]
+    record.write(f"engine-{folder.name}", earlier)
+    found, deep, *compressed = run.run([*asked, "--picture", "--add"])
     at_most = {"2": 0.5, "4": 0.2, "8": 0.05}
     for other in compressed:  # four times the budgets' documents: every loss is the codec's
         assert other["recall_10"] > 1 - at_most[other["engine"].split()[1]]
@@ -124,7 +127,12 @@ def test_the_whole_run_with_ours_alone(folder: Path, tmp_path: Path, monkeypatch
     assert 512 < found["bytes_per_vector"] < 515
     assert 0 < found["p50_ms"] <= found["p95_ms"] and found["build_peak_mb"] > found["build_before_mb"] > 0
     written = json.loads((tmp_path / "results" / f"engine-{folder.name}.json").read_text())
-    assert written[0]["name"] == "engine_query_ms" and written[0]["value"] == found["p50_ms"]
+    assert (
+        written[0]["name"] == "engine_query_ms"
+        and written[0]["value"] == 7
+        and written[0]["settings"] == earlier[0]["settings"]
+    )
+    assert written[1]["name"] == "engine_query_ms" and written[1]["value"] == found["p50_ms"]
     named = {line["name"]: line["value"] for line in written if line["settings"]["hits"] == 10}
     default = next(r for r in compressed if "4 bits" in r["engine"] and r["setting"] == "budget 512")
     assert default["hits"] == 10 and sum(line["name"] == "recall10_4bit" for line in written) == 2

@@ -2,7 +2,8 @@
 
 fast-plaid, tachiom, xtr-warp-rs and LanceDB in environments of their own, and ours; each builds an index from the same
 generated vectors and answers the same queries, one at a time. Recall is against exact MaxSim over float32 vectors.
-Written: benchmarks/results/engine.json (engine-FOLDER.json with --vectors FOLDER), and with --picture frontier.png.
+Written: benchmarks/results/engine.json (engine-FOLDER.json with --vectors FOLDER), and with --picture
+frontier.png; with --add beside the sizes that an earlier run measured.
 Without the peers, `make bench-engine PEERS=`: 5,000 documents, minutes.
 """
 
@@ -22,7 +23,7 @@ from benchmarks.engine.job import HITS, Job, Record, together
 from benchmarks.engine.oracle import truth
 from benchmarks.engine.ours import BUDGETS, ours
 from benchmarks.engine.vectors import Shape, make
-from benchmarks.record import row, write
+from benchmarks.record import read, row, write
 from colbertxm.engine.compressed import BUDGET, PER_HIT
 from colbertxm.errors import UserError
 from colbertxm.sources import cache_folder
@@ -96,6 +97,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of a search (1 2)")
     parser.add_argument("--builds", type=int, default=1, help="at a time, if more than 1 on one processor each (1)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="to the figures of other sizes that were written before")
     parser.add_argument("--work", type=Path, help="folder for indexes, removed again (the system's temporary folder)")
     parser.add_argument("--picture", action="store_true", help=f"draw {PICTURE.name}")
     given = parser.parse_args(arguments)
@@ -124,6 +126,7 @@ def run(arguments: Sequence[str] | None = None) -> list[Record]:
     """All sizes: tables, figures, picture. Written after each size, so that no hour is lost."""
     given = options(arguments)
     name = "engine" if given.vectors is None else f"engine-{given.vectors.name}"
+    before = [line for line in read(name) if line["name"] == "engine_query_ms"] if given.add else []
     records: list[Record] = []
     for folder in folders(given):
         found = compare(folder, given)
@@ -133,9 +136,15 @@ def run(arguments: Sequence[str] | None = None) -> list[Record]:
             f"{measured_here['documents']:,} documents, {measured_here['vectors']:,} vectors" if measured_here else ""
         )
         print(f"\n{head}\n\n{table(found)}\n", flush=True)
-        write(name, rows(records))
+        sizes = {r["documents"] for r in records if "not_run" not in r}
+        others = [
+            {**line["settings"], "p50_ms": line["value"]}
+            for line in before
+            if line["settings"]["documents"] not in sizes
+        ]
+        write(name, rows([*others, *records]))
     if given.picture:
-        draw(records, PICTURE)
+        draw([*others, *records], PICTURE)
         print(f"picture: {PICTURE}")
     return records
 
