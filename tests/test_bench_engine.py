@@ -164,7 +164,7 @@ def test_headlines_beside_the_peers() -> None:
 def test_an_engine_that_fails_costs_its_own_figures_alone(folder: Path, tmp_path: Path) -> None:
     broken = Engine("broken", "benchmarks.engine.nowhere")
     given = job.Job(folder, truth(folder, 2, 10), tmp_path / "work", threads=(1,))
-    (found,) = job.measured(broken, given)
+    (found,) = job.together([broken], given, 1)
     assert found["engine"] == "broken" and "nowhere" in found["not_run"] and "ended with 1" in found["not_run"]
     assert run.rows([found])[0]["settings"] == found
     assert "not run: broken" in figures.table([found])

@@ -91,23 +91,27 @@ def search(engine: Engine, job: Job, threads: int, settings: Sequence[Setting], 
 
 
 def built(engine: Engine, job: Job, first: int = 0) -> Record:
-    """What building its index took, in `work`, on the processors from the `first` on; {"not_run": why} where it could
-    not be built."""
+    """What building its index took, in `work`, on the processors from the `first` on; why it failed, as `not_run`."""
     shutil.rmtree(job.work, ignore_errors=True)
+    started = time.perf_counter()
     try:
-        return _call(engine, job, job.build_threads, BUILD_MINUTES, first, action="build", build=dict(engine.build))
+        size = _call(engine, job, job.build_threads, BUILD_MINUTES, first, action="build", build=dict(engine.build))
     except UserError as error:
-        return {"not_run": str(error)}
+        return _not_run(engine, error)
+    print(f"  {engine.name}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    return size
 
 
-def measured(engine: Engine, job: Job, size: Record | None = None) -> list[Record]:
-    """A record for each setting, number of hits and of threads; one that says why where the engine could not run.
-    `size`: what `built` told; without, the index is built first. Nothing is left in `work`."""
+def _not_run(engine: Engine, error: UserError) -> Record:
+    print(f"  not run: {error}", file=sys.stderr, flush=True)
+    return {"engine": engine.name, "not_run": str(error)}
+
+
+def measured(engine: Engine, job: Job, size: Record) -> list[Record]:
+    """A record for each setting, number of hits and of threads of an index that was `built` by `size`; one that says
+    why where the engine could not run. The index is removed."""
     records: list[Record] = []
-    size = built(engine, job) if size is None else size
     try:
-        if "not_run" in size:
-            raise UserError(size["not_run"])
         for threads in job.threads:
             found = search(engine, job, threads, engine.settings)
             for setting in found["settings"]:
@@ -119,8 +123,7 @@ def measured(engine: Engine, job: Job, size: Record | None = None) -> list[Recor
                     flush=True,
                 )
     except UserError as error:
-        print(f"  not run: {error}", file=sys.stderr, flush=True)
-        records.append({"engine": engine.name, "not_run": str(error)})
+        records.append(_not_run(engine, error))
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
     return records
@@ -128,7 +131,7 @@ def measured(engine: Engine, job: Job, size: Record | None = None) -> list[Recor
 
 def together(engines: Sequence[Engine], job: Job, builds: int) -> list[Record]:
     """All engines' records: `builds` indexes are built at a time, each on processors of its own, then each engine
-    searches alone."""
+    searches alone. Nothing is left in `work`."""
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(builds):
         slots.put(slot)
@@ -136,17 +139,20 @@ def together(engines: Sequence[Engine], job: Job, builds: int) -> list[Record]:
     def build(task: tuple[Engine, Job]) -> Record:
         slot = slots.get()
         try:
-            started = time.perf_counter()
-            size = built(*task, slot * job.build_threads)
-            print(f"  {task[0].name}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-            return size
+            return built(*task, slot * job.build_threads)
         finally:
             slots.put(slot)
 
     tasks = [(engine, replace(job, work=job.work / str(number))) for number, engine in enumerate(engines)]
-    with ThreadPoolExecutor(builds) as pool:
-        sizes = list(pool.map(build, tasks))
-    return [one for task, size in zip(tasks, sizes, strict=True) for one in measured(*task, size)]
+    records: list[Record] = []
+    try:
+        with ThreadPoolExecutor(builds) as pool:
+            sizes = list(pool.map(build, tasks))
+        for task, size in zip(tasks, sizes, strict=True):
+            records += [size] if "not_run" in size else measured(*task, size)
+    finally:
+        shutil.rmtree(job.work, ignore_errors=True)
+    return records
 
 
 def record(engine: Engine, job: Job, size: Record, threads: int, setting: Record, peak_mb: float) -> Record:

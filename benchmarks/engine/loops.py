@@ -86,7 +86,7 @@ def stages(engine: CompressedEngine, part: Part, query: torch.Tensor, rounds: in
     sums, score = np.zeros(len(everything), np.int32), np.zeros(len(everything), np.float32)
     normal = _rows(4096, engine.codec.dim)
     products = np.ascontiguousarray(block.centroid_scores.reshape(-1, LANES))
-    table, low, unit = np.empty(products.shape, np.uint8), products.min(), np.float32(block.unit)
+    table = np.empty(products.shape, np.uint8)
     return {
         "interact": least(
             lambda: kernels.interact(block.table, codes.centroids, part.starts, part.ends, everything, sums),
@@ -99,7 +99,7 @@ def stages(engine: CompressedEngine, part: Part, query: torch.Tensor, rounds: in
             10 * rounds,
         ),
         "quantise, a centroid": least(
-            lambda: kernels.quantise(products, block.used, low, unit, table), len(products), 10 * rounds
+            lambda: kernels.quantise(products, block.used, block.low, block.unit, table), len(products), 10 * rounds
         ),
         "multiply": least(
             lambda: multiply(normal, block.rotated, np.empty(LANES, np.float32), np.empty(LANES, np.float32)),

@@ -164,6 +164,7 @@ def rerank(
         np.empty(axes - first, np.float32),
         rotated[first * LANES :],
     )
+    last_places, last_shifts, last_masks, last_tables = places[first:], shifts[first:], masks[first:], tables[first:]
     # Made here, one by one: of arrays that it saw made, LLVM knows that they do not overlap (6 times as fast).
     sums_x, sums_y = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     shift, base = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
@@ -243,10 +244,12 @@ def rerank(
             for i_kept in range(0, left, 2):
                 j_kept = min(i_kept + 1, left - 1)
                 t, u, at_x, at_y = kept[i_kept], kept[j_kept], rows[i_kept], rows[j_kept]
-                _unpack(codes[t], places[first:], shifts[first:], masks[first:], tables[first:], table, whole_row,
-                        whole_words, rest_x)  # fmt: skip
-                _unpack(codes[u], places[first:], shifts[first:], masks[first:], tables[first:], table, whole_row,
-                        whole_words, rest_y)  # fmt: skip
+                _unpack(
+                    codes[t], last_places, last_shifts, last_masks, last_tables, table, whole_row, whole_words, rest_x
+                )
+                _unpack(
+                    codes[u], last_places, last_shifts, last_masks, last_tables, table, whole_row, whole_words, rest_y
+                )
                 _multiply(rest_x, rest_y, rest, sums_x, sums_y)
                 scale_x, scale_y = fit_of[fits[t]] * scale_of[scales[t]], fit_of[fits[u]] * scale_of[scales[u]]
                 for lane in range(LANES):
